@@ -1,0 +1,75 @@
+# One command each, all from a bare clone: `make run` runs the course, `make test` tests it. `make help` lists the rest.
+PROFILE ?= quick
+JOBS    ?= 1
+NB      ?=
+TORCH   ?= auto
+# The versions that the tests are pinned to; TORCH=cpu asks for the small build without CUDA first.
+TORCH_PINS := torch==2.14.1 torchvision==0.29.1
+CPU_INDEX  := https://download.pytorch.org/whl/cpu
+
+PYTHON_OK := import sys; raise SystemExit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+PY ?= $(shell for p in python3 python3.13 python3.12 python3.11; do $$p -c '$(PYTHON_OK)' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+RUN := $(BIN)/python -m
+INSTALL := $(if $(shell command -v uv),uv pip install -q --python $(BIN)/python,$(RUN) pip install -q --disable-pip-version-check)
+# Tests share the cores as processes, so each process computes with one thread.
+PYTEST := OMP_NUM_THREADS=1 $(RUN) pytest -n 2 --dist loadfile
+
+.DEFAULT_GOAL := run
+.PHONY: run test lab grade release slides bench fmt check colab lock clean help
+
+.venv/.ok: pyproject.toml requirements.lock
+	@[ -n "$(PY)" ] && $(PY) -c '$(PYTHON_OK)' || { echo "The course needs Python 3.11, 3.12 or 3.13, and found $$(python3 --version 2>&1). Install one, or name it: make PY=/path/to/python3.12"; exit 1; }
+	@[ -x $(BIN)/python ] || $(PY) -m venv .venv || { rm -rf .venv; echo "$(PY) cannot make a virtual environment (on Debian and Ubuntu: apt install python3-venv)"; exit 1; }
+	@$(BIN)/python -c "import torch, torchvision" 2>/dev/null || { echo "installing torch"; \
+	    { [ "$(TORCH)" = cpu ] && $(INSTALL) $(TORCH_PINS) --index-url $(CPU_INDEX) 2>/dev/null; } || $(INSTALL) $(TORCH_PINS); }
+	@echo "installing the course"; $(INSTALL) -r requirements.lock && $(INSTALL) --no-deps -e .
+	@touch $@
+
+run: .venv/.ok            ## run every notebook: NB=seminars/seminar1 for one, PROFILE=quick|full, JOBS=n
+	@$(RUN) tools.run_notebooks $(NB) --profile $(PROFILE) --jobs $(JOBS)
+
+test: check               ## set up and pass every test
+	@$(PYTEST) tests
+	@rm -rf build/nbval && $(RUN) tools.run_notebooks --prepare build/nbval
+	@$(PYTEST) --nbval-lax --nbval-sanitize-with tools/sanitize.cfg build/nbval
+
+check: .venv/.ok          ## what `make fmt` would change, as errors
+	@$(RUN) ruff check -q && $(RUN) ruff format -q --check
+	@$(RUN) tools.page --check && $(RUN) tools.normalise --check && $(RUN) tools.slides --check
+
+fmt: .venv/.ok            ## format code, notebooks, pages; renew student versions, badges, tables
+	@$(RUN) ruff check -q --fix; $(RUN) ruff format -q
+	@$(RUN) tools.page && $(RUN) tools.definitions && $(RUN) tools.normalise
+	@for homework in homeworks/homework*; do $(RUN) grading release $$homework; done
+
+lab: .venv/.ok            ## JupyterLab with slides, first seminar open
+	@$(RUN) tools.live
+
+grade: .venv/.ok          ## HW=homeworks/homework1 SUBMISSIONS=folder OUT=folder
+	@[ -n "$(HW)" ] && [ -n "$(SUBMISSIONS)" ] && [ -n "$(OUT)" ] || { echo "usage: make grade HW=homeworks/homework1 SUBMISSIONS=folder OUT=folder"; exit 1; }
+	@$(RUN) grading grade $(HW) $(SUBMISSIONS) --out $(OUT) --jobs $(JOBS)
+
+release: .venv/.ok        ## OUT=folder: write the students' repository; SOLUTIONS="hw1 hw2" adds solutions
+	@[ -n "$(OUT)" ] || { echo "usage: make release OUT=folder [SOLUTIONS=\"hw1\"]"; exit 1; }
+	@$(RUN) tools.release $(OUT) $(if $(SOLUTIONS),--solutions $(SOLUTIONS))
+
+slides: .venv/.ok         ## draw the figures and compile every deck
+	@$(RUN) tools.slides
+
+bench: .venv/.ok          ## measure the training loop and the grader, as ratios
+	@$(BIN)/python tests/bench_train.py
+
+colab: .venv/.ok          ## build Colab's environment and run the notebooks in it
+	@$(RUN) pytest -m colab tests/test_colab.py
+
+lock:                     ## renew requirements.lock (needs uv)
+	@uv export -q --all-groups --no-hashes --no-annotate --no-header --no-emit-project --prune torch --prune torchvision > build.lock
+	@{ echo "# Exact versions that the tests run with, torch and torchvision apart (they have their own step in the Makefile)."; \
+	   echo "# Written by: make lock"; cat build.lock; } > requirements.lock; rm -f build.lock uv.lock
+
+clean:                    ## remove what the commands above made
+	@rm -rf .venv build
+
+help:
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## */\t/' | expand -t 10

@@ -1,0 +1,45 @@
+"""What the notebooks of the course import: training loop, data, plots, property checks, metrics.
+
+The package knows no models. A model that is taught stands in the seminar that teaches it; what is
+repeated in every notebook stands here, one idea a module:
+
+=========  ==================================================================
+`train`    gradient steps, the loop, evaluation, checkpoints
+`data`     images, toy densities, sprites, a waveform; minibatches
+`plot`     figures with one style, one palette and alternative text
+`checks`   properties a correct model has, judged in float64
+`metrics`  numbers that judge a generative model
+`nets`     plain backbones that no lecture is about
+`results`  the table at the end of a notebook
+=========  ==================================================================
+"""
+
+import random
+
+import numpy as np
+import torch
+
+from dgm_utils import checks, data, metrics, nets, plot, results, train
+
+__all__ = ["checks", "data", "device", "metrics", "nets", "plot", "results", "seed_everything", "train"]
+
+
+def device() -> torch.device:
+    """Choose the GPU when there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python's, NumPy's and torch's global random states, on every device.
+
+    Args:
+        seed: an integer from 0 to 2**32 - 1, the range that NumPy takes.
+
+    Raises:
+        ValueError: the seed is outside that range.
+    """
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"a seed is an integer from 0 to {2**32 - 1}, got {seed}")
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
