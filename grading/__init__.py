@@ -1,0 +1,1 @@
+"""Student versions of the homeworks and a grader that never trusts what it grades."""
