@@ -1,0 +1,1 @@
+"""The small scripts behind the Makefile: run, normalise, release, present."""

@@ -1,0 +1,100 @@
+"""Find, read and write notebooks: what the other tools share."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDERS = ("seminars", "homeworks")  # where the course keeps its notebooks
+
+
+class NotebookError(Exception):
+    """A notebook that cannot be read; the message is one line for the person who must mend it."""
+
+
+def find_notebooks(paths: Iterable[str | Path] = (), root: Path = ROOT) -> list[Path]:
+    """List the notebooks under files and folders, or all of the course when no path is given.
+
+    Raises:
+        NotebookError: a path does not exist or is not a notebook.
+    """
+    found: dict[Path, None] = {}
+    for path in [Path(p) for p in paths] or [root / folder for folder in FOLDERS if (root / folder).is_dir()]:
+        if path.is_dir():
+            hits = sorted(p for p in path.rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
+        elif not path.exists():
+            raise NotebookError(f"{path}: no such file or folder")
+        elif path.suffix != ".ipynb":
+            raise NotebookError(f"{path}: not a notebook (its name does not end in .ipynb)")
+        else:
+            hits = [path]
+        found.update(dict.fromkeys(hits))
+    return list(found)
+
+
+def read_notebook(path: str | Path) -> NotebookNode:
+    """Read a notebook of format 4 and say in one line why it cannot be read.
+
+    Raises:
+        NotebookError: not UTF-8, a merge conflict, broken JSON, not a notebook, an older format.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise NotebookError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise NotebookError(f"{path}: byte {error.start} is not UTF-8; save the notebook as UTF-8") from None
+    conflict = re.search(r"^(?:<{7}|>{7})(?: |$)", text, re.MULTILINE)
+    if conflict:
+        line = text.count("\n", 0, conflict.start()) + 1
+        raise NotebookError(f"{path}:{line}: merge conflict marker; choose one side, then run make fmt")
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise NotebookError(
+            f"{path}:{error.lineno}: broken JSON, {error.msg} (column {error.colno})"
+        ) from None
+    if (
+        not isinstance(content, dict)
+        or not isinstance(content.get("cells"), list)
+        or content.get("nbformat") != 4
+    ):
+        version = content.get("nbformat") if isinstance(content, dict) else None
+        raise NotebookError(
+            f"{path}: expected a notebook of format 4, got {version}; save it again with Jupyter"
+        )
+    try:
+        # Not nbformat.reads: it gives random ids to cells that have none, and a second run would differ.
+        return nbformat.v4.reads(text)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise NotebookError(f"{path}: not a valid notebook ({type(error).__name__}: {error})") from None
+
+
+def write_atomically(path: str | Path, text: str) -> None:
+    """Write a text file so that an interruption leaves the old file or the new one, never half of either."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with open(handle, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+        mode = path.stat().st_mode if path.exists() else 0o666 & ~_umask()
+        os.chmod(temporary, mode)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
