@@ -41,11 +41,14 @@ check: .venv/.ok          ## what `make fmt` would change, as errors
 fmt: .venv/.ok            ## format code, notebooks, pages; renew student versions, badges, tables
 	@$(RUN) ruff check -q --fix; $(RUN) ruff format -q
 	@$(RUN) tools.page && $(RUN) tools.definitions && $(RUN) tools.normalise
+# begin instructors
 	@for homework in homeworks/homework*; do $(RUN) grading release $$homework; done
+# end instructors
 
 lab: .venv/.ok            ## JupyterLab with slides, first seminar open
 	@$(RUN) tools.live
 
+# begin instructors
 grade: .venv/.ok          ## HW=homeworks/homework1 SUBMISSIONS=folder OUT=folder
 	@[ -n "$(HW)" ] && [ -n "$(SUBMISSIONS)" ] && [ -n "$(OUT)" ] || { echo "usage: make grade HW=homeworks/homework1 SUBMISSIONS=folder OUT=folder"; exit 1; }
 	@$(RUN) grading grade $(HW) $(SUBMISSIONS) --out $(OUT) --jobs $(JOBS)
@@ -54,6 +57,7 @@ release: .venv/.ok        ## OUT=folder: write the students' repository; SOLUTIO
 	@[ -n "$(OUT)" ] || { echo "usage: make release OUT=folder [SOLUTIONS=\"hw1\"]"; exit 1; }
 	@$(RUN) tools.release $(OUT) $(if $(SOLUTIONS),--solutions $(SOLUTIONS))
 
+# end instructors
 slides: .venv/.ok         ## draw the figures and compile every deck
 	@$(RUN) tools.slides
 

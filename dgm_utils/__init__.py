@@ -19,9 +19,7 @@ import random
 import numpy as np
 import torch
 
-from dgm_utils import checks, data, metrics, nets, plot, results, train
-
-__all__ = ["checks", "data", "device", "metrics", "nets", "plot", "results", "seed_everything", "train"]
+__all__ = ["device", "seed_everything"]
 
 
 def device() -> torch.device:

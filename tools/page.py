@@ -1,8 +1,8 @@
 """Write what the course page and every notebook repeat: tables, links, badges, the set-up cell.
 
 Where the course lives stands once, in ``[tool.dgm]`` of pyproject.toml; what was taught when stands once,
-below. ``make fmt`` writes both into README.md and into the notebooks, ``--check`` says whether they are current.
-A row links only to files that exist, so the page never has a dead link.
+below. ``make fmt`` writes both into README.md and into the notebooks, ``--check`` says whether they are
+current. A row links only to files that exist, so the page never has a dead link.
 """
 
 import argparse
@@ -86,7 +86,8 @@ def badges(path: str) -> str:
     """Return the two badges of a notebook: read it on GitHub, run it in Colab."""
     where = "{owner}/{repository}/blob/{branch}/".format(**course()) + path
     return (
-        f"[![Open in GitHub](https://img.shields.io/badge/GitHub-open-24292f?logo=github)](https://github.com/{where}) "
+        "[![Open in GitHub](https://img.shields.io/badge/GitHub-open-24292f?logo=github)]"
+        f"(https://github.com/{where}) "
         "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
         f"(https://colab.research.google.com/github/{where})"
     )

@@ -1,0 +1,144 @@
+"""Write the students' edition of the repository: everything but solutions, hidden checks and the grader.
+
+``make release OUT=folder`` makes a new repository with one commit, or, when the folder holds an earlier
+release, adds one commit on top of it, so that students can pull week by week.
+"""
+
+import argparse
+import fnmatch
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# What only instructors have. A folder ends with a slash; `*` does not stop at one.
+INSTRUCTORS_ONLY = [
+    "homeworks/*/hw*.solution.ipynb",
+    "homeworks/*/hidden.py",
+    "homeworks/*/mutants.py",
+    "grading/*",
+    "tests/test_grading.py",
+    "tests/test_homeworks.py",
+    "tests/test_release.py",
+    "tests/hostile/*",
+    "tools/release.py",
+]
+# What a student's `python -m grading check` needs of the grader.
+STUDENTS_TOO = ["grading/__init__.py", "grading/__main__.py", "grading/check.py"]
+# Parts of pages and of the Makefile that only instructors read.
+INSTRUCTORS_PART = re.compile(
+    r"^(?:#|<!--) begin instructors.*?^(?:#|<!--) end instructors[^\n]*\n", re.M | re.S
+)
+STUDENTS_NOTE = """\
+**You are reading the students' edition.** It holds everything but the solutions and the instructors'
+hidden checks. A solution appears here after its deadline.
+"""
+
+
+class ReleaseError(Exception):
+    """The release cannot be written; the message says why and what to do."""
+
+
+def git(folder: Path, *arguments: str) -> str:
+    """Run git in a folder and return what it prints."""
+    done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True)
+    if done.returncode:
+        raise ReleaseError(f"git {arguments[0]} in {folder} failed: {done.stderr.strip()}")
+    return done.stdout
+
+
+def is_public(path: str, solutions: list[str]) -> bool:
+    """Tell whether students get a file; ``solutions`` names the homeworks whose deadline is over."""
+    if path in STUDENTS_TOO or any(Path(path).name == f"{name}.solution.ipynb" for name in solutions):
+        return True
+    return not any(fnmatch.fnmatch(path, pattern) for pattern in INSTRUCTORS_ONLY)
+
+
+def public_text(path: str, text: str) -> str:
+    """Return a page as students read it: the instructors' parts are cut, README says which edition it is."""
+    replacement = STUDENTS_NOTE if path == "README.md" else ""
+    return INSTRUCTORS_PART.sub(lambda _: replacement, text)
+
+
+def prepare(out: Path) -> None:
+    """Make the folder an empty work tree: a new repository, or an earlier release without its files."""
+    if out.resolve().is_relative_to(ROOT):
+        raise ReleaseError(f"{out} lies inside this repository: choose a folder outside it")
+    if (out / ".git").exists():
+        if git(out, "status", "--porcelain"):
+            raise ReleaseError(f"{out} has changes that are not committed: commit or remove them first")
+        if (out / "homeworks").exists() and list(out.glob("homeworks/*/hidden.py")):
+            raise ReleaseError(f"{out} holds an instructors' edition: choose another folder")
+        git(out, "rm", "-rq", "--ignore-unmatch", ".")
+    elif out.exists() and any(out.iterdir()):
+        raise ReleaseError(
+            f"{out} is not empty and not a git repository: name a new folder, or an earlier release"
+        )
+    else:
+        out.mkdir(parents=True, exist_ok=True)
+        git(out, "init", "-q", "-b", "main")
+
+
+def write_edition(out: Path, solutions: list[str]) -> list[str]:
+    """Copy the public files of the work tree into a prepared folder and return their paths."""
+    paths = [path for path in git(ROOT, "ls-files", "-z").split("\0") if path and (ROOT / path).exists()]
+    for name in solutions:
+        if not any(Path(path).name == f"{name}.solution.ipynb" for path in paths):
+            raise ReleaseError(f"there is no {name}.solution.ipynb to add; name a homework as in hw1")
+    public = [path for path in paths if is_public(path, solutions)]
+    for path in public:
+        target = out / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / path, target)
+        if Path(path).name in ("README.md", "CONTRIBUTING.md", "Makefile"):
+            target.write_text(public_text(path, target.read_text(encoding="utf-8")), encoding="utf-8")
+    return public
+
+
+def commit(out: Path, message: str) -> None:
+    """Commit the whole folder, under the instructor's own name where git knows one."""
+    git(out, "add", "-A")
+    if not git(out, "status", "--porcelain"):
+        return
+    known = subprocess.run(["git", "config", "user.email"], capture_output=True, cwd=out).returncode == 0
+    who = [] if known else ["-c", "user.name=Course team", "-c", "user.email=course@example.org"]
+    git(out, *who, "commit", "-q", "-m", message)
+
+
+def release(out: Path, solutions: list[str]) -> list[str]:
+    """Write the students' edition into a folder as one commit and return the paths of its files.
+
+    Raises:
+        ReleaseError: the folder is not empty, has uncommitted changes, or lies inside this repository; or a
+            solution that does not exist was asked for.
+    """
+    prepare(out)
+    public = write_edition(out, solutions)
+    commit(
+        out, "Release the course" + (f", with the solutions of {', '.join(solutions)}" if solutions else "")
+    )
+    return public
+
+
+def main() -> int:
+    """Write the edition that the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path, help="a new folder, or one that holds an earlier release")
+    parser.add_argument(
+        "--solutions", nargs="+", default=[], metavar="hwN", help="homeworks whose deadline is over"
+    )
+    arguments = parser.parse_args()
+    try:
+        public = release(arguments.out, arguments.solutions)
+    except ReleaseError as error:
+        print(f"release: {error}", file=sys.stderr)
+        return 1
+    print(f"{len(public)} files in {arguments.out}; instructors' files left out")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
