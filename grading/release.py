@@ -1,0 +1,157 @@
+"""Make the student version of a homework, as `nbgrader generate_assignment` would, from nbformat alone."""
+
+import ast
+import copy
+import hashlib
+import re
+from pathlib import Path
+
+import nbformat
+
+CODE_STUB = "# YOUR CODE HERE\nraise NotImplementedError()"
+TEXT_STUB = "YOUR ANSWER HERE"
+# The first line of an answer cell names the answer: `# @answer q1`, in Markdown `<!-- @answer q2_text -->`.
+ANSWER = re.compile(r"\A\s*(?:#|<!--)[ \t]*@answer[ \t]+([A-Za-z0-9_]+)")
+
+
+def answer_name(cell: dict) -> str | None:
+    """Return the name in a cell's `# @answer` line, None if it has none."""
+    found = ANSWER.match(cell["source"])
+    return found.group(1) if found else None
+
+
+def homework_paths(homework: Path) -> tuple[Path, Path]:
+    """Return the paths of a homework's source and of its student version.
+
+    Raises FileNotFoundError unless the folder holds exactly one `hwN.solution.ipynb`.
+    """
+    sources = sorted(Path(homework).glob("*.solution.ipynb"))
+    if len(sources) != 1:
+        raise FileNotFoundError(f"expected one *.solution.ipynb in {homework}, found {len(sources)}")
+    return sources[0], sources[0].with_name(sources[0].name.replace(".solution", ""))
+
+
+def student_version(source: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Return the student version: solutions replaced by stubs, hidden tests, mark schemes and outputs removed.
+
+    Metadata and checksums are those of nbgrader (schema 3). The check cells, which raise while the answer above
+    them is blank, also get the tag `raises-exception`, so that the blank notebook runs to its end.
+
+    Raises ValueError, naming the cell, for markers that do not pair, a repeated grade id, an answer cell without
+    its `# @answer` line, a repeated answer name, and an answer that does not parse while blank.
+    """
+    notebook = copy.deepcopy(source)
+    notebook.metadata.pop("celltoolbar", None)
+    grade_ids, answers = set(), set()
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+            cell.metadata.pop("collapsed", None)
+            cell.metadata.pop("scrolled", None)
+        marks = cell.metadata.get("nbgrader", {})
+        if marks.get("task"):
+            raise ValueError(
+                f"cell {marks['grade_id']!r}: nbgrader's task cells are not supported, use an answer"
+            )
+        if marks:
+            _once(grade_ids, marks["grade_id"], "grade id")
+        solution, check = (
+            marks.get("solution", False),
+            marks.get("grade", False) and not marks.get("solution"),
+        )
+        locked = check or (marks.get("locked", False) and not solution)
+        cell.source = _clear(cell, solution, marks.get("grade", False))
+        if solution and cell.cell_type == "code":
+            _once(answers, _checked_answer(cell), "answer name")
+        if solution or locked:
+            cell.metadata["deletable"] = False
+        if locked:
+            cell.metadata["editable"] = False
+        if check:
+            tags = cell.metadata.get("tags", [])
+            cell.metadata["tags"] = [*tags, *({"raises-exception"} - set(tags))]
+        if solution or locked:
+            marks["cell_type"] = cell.cell_type
+            marks["checksum"] = _checksum(cell, locked)
+    return notebook
+
+
+def release(homework: Path, *, check: bool = False) -> bool:
+    """Write the student version beside its source, or with `check` only tell whether it is current.
+
+    Returns whether the file in the folder was current before the call.
+    """
+    source, student = homework_paths(homework)
+    text = nbformat.writes(student_version(nbformat.read(source, as_version=4))).rstrip("\n") + "\n"
+    current = student.exists() and student.read_text(encoding="utf-8") == text
+    if not check and not current:
+        student.write_text(text, encoding="utf-8")
+    return current
+
+
+def _clear(cell: nbformat.NotebookNode, solution: bool, grade: bool) -> str:
+    """Return the cell's source without what students must not see."""
+    stub = CODE_STUB if cell.cell_type == "code" else TEXT_STUB
+    text, cut = _replace(cell.source, "SOLUTION", stub)
+    if cut and not solution:
+        raise ValueError(f"a solution region in a cell that is not an answer: {cell.source[:80]!r}")
+    if solution and not cut:
+        return stub
+    text, cut = _replace(text, "HIDDEN TESTS", None)
+    if cut and not grade:
+        raise ValueError(f"a region of hidden tests in a cell that is not graded: {cell.source[:80]!r}")
+    text, cut = _replace(text, "MARK SCHEME", None)
+    if cut:
+        raise ValueError(f"a mark scheme outside a task cell: {cell.source[:80]!r}")
+    return text
+
+
+def _replace(text: str, region: str, stub: str | None) -> tuple[str, bool]:
+    """Replace every region between BEGIN and END by the stub, at the indent of BEGIN; tell whether there was one."""
+    kept, inside, found = [], False, False
+    for line in text.split("\n"):
+        if f"BEGIN {region}" in line:
+            if inside:
+                raise ValueError(f"BEGIN {region} inside another one: {text[:80]!r}")
+            inside = found = True
+            indent = line[: len(line) - len(line.lstrip())]
+            kept += [indent + part for part in stub.split("\n")] if stub else []
+        elif f"END {region}" in line:
+            if not inside:
+                raise ValueError(f"END {region} without BEGIN: {text[:80]!r}")
+            inside = False
+        elif not inside:
+            kept.append(line)
+    if inside:
+        raise ValueError(f"BEGIN {region} without END: {text[:80]!r}")
+    return "\n".join(kept), found
+
+
+def _checked_answer(cell: nbformat.NotebookNode) -> str:
+    """Return the name of a blank code answer, which must be on its first line and parse."""
+    name = answer_name(cell)
+    if name is None:
+        raise ValueError(
+            f"the answer {cell.metadata.nbgrader.grade_id!r} must begin with a line '# @answer NAME'"
+        )
+    try:
+        ast.parse(cell.source)
+    except SyntaxError as error:
+        raise ValueError(f"the answer {name} does not parse while blank: {error}") from error
+    return name
+
+
+def _once(seen: set[str], name: str, what: str) -> None:
+    if name in seen:
+        raise ValueError(f"the {what} {name!r} occurs twice")
+    seen.add(name)
+
+
+def _checksum(cell: nbformat.NotebookNode, locked: bool) -> str:
+    """Return nbgrader's checksum: an MD5 of the source and of what the metadata says about it."""
+    marks = cell.metadata.nbgrader
+    parts = [cell.source, cell.cell_type, marks.get("grade", False), marks.get("solution", False), locked]
+    parts.append(marks["grade_id"])
+    if marks.get("grade"):
+        parts.append(float(marks["points"]))
+    return hashlib.md5("".join(map(str, parts)).encode()).hexdigest()
