@@ -45,7 +45,8 @@ HOME = r"/home/[\w.-]+|/Users/[\w.-]+|/root|[A-Z]:\\Users\\[\w.-]+"
 PATH_END = r"(?=[/\\\s'\":]|\Z)"
 NOISE = [
     (re.compile(r"\bat 0x[0-9a-fA-F]+"), "at 0x…"),
-    (re.compile(r"[^\s'\"<>(]*[/\\]ipykernel_\d+[/\\]\d+\.py"), "<cell>"),
+    (re.compile(r"[^\s'\"<>(]*[/\\]ipykernel_\d+[/\\]\d+\.py|<ipython-input-[^>]*>"), "<cell>"),
+    (re.compile(r"\bCell In ?\[\d+\]"), "Cell"),  # counts the injected parameters too
     (re.compile(r"[^\s'\"<>(]*[/\\](?:site-packages|lib[/\\]python3\.\d+)[/\\]"), ""),
     (re.compile(re.escape(str(ROOT)) + PATH_END), "."),
     (re.compile(rf"(?<![\w.~])(?:{HOME}){PATH_END}"), "~"),
