@@ -1,0 +1,155 @@
+"""Compare fresh results with the committed ones, and lay the committed ones out for the course page.
+
+Every notebook writes `NOTEBOOK.PROFILE.json`, a list of rows, where DGM_RESULTS asks for it; `results/` keeps
+one of each. `python -m tools.results --compare build/quick results` says where a fresh run fell behind.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+# A fresh value may differ from the committed one by the largest of these: another processor rounds otherwise,
+# and training amplifies it. A likelihood that moves by 5 % is another model, not another rounding.
+RELATIVE_BAND = 0.05
+DEVIATIONS = 3.0  # standard deviations, where a row states one
+ABSOLUTE_BAND = 1e-3  # for values about zero, a bias say
+TIMES = {"s", "ms", "µs", "times", "x", "×", "images/s", "samples/s"}  # units that depend on the machine
+
+
+class ResultsError(Exception):
+    """A file of results that cannot be read; the message is one line."""
+
+
+def read_rows(path: Path) -> list[dict]:
+    """Read one file of results.
+
+    Raises:
+        ResultsError: it is not a JSON list of rows with model, metric and value.
+    """
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ResultsError(f"{path}: {error}") from None
+    needed = {"model", "metric", "value"}
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and needed <= row.keys() for row in rows):
+        raise ResultsError(f"{path}: expected a list of rows, each with {', '.join(sorted(needed))}")
+    return rows
+
+
+def compare(fresh: Path, committed: Path) -> list[str]:
+    """List where fresh results fall behind the committed ones of the same profile.
+
+    Args:
+        fresh: folder that a run wrote below, searched through.
+        committed: folder of the committed files.
+
+    Returns:
+        A sentence for each file or row that is missing, target that is missed, value that left its band.
+    """
+    new = {path.name: read_rows(path) for path in sorted(fresh.rglob("*.*.json"))}
+    if not new:
+        return [f"{fresh}: no results; run the notebooks first"]
+    profiles = {_profile(name) for name in new}
+    old = {p.name: read_rows(p) for p in sorted(committed.glob("*.*.json")) if _profile(p.name) in profiles}
+    problems = [
+        f"{name}: not in {committed}; keep it with run_notebooks --store" for name in new.keys() - old.keys()
+    ]
+    problems += [f"{name}: in {committed}, but no run wrote it" for name in old.keys() - new.keys()]
+    for name in sorted(new.keys() & old.keys()):
+        problems += [f"{name}: {problem}" for problem in _compare_rows(new[name], old[name])]
+    return problems
+
+
+def _profile(name: str) -> str:
+    return name.split(".")[-2]
+
+
+def _compare_rows(fresh: list[dict], committed: list[dict]) -> list[str]:
+    new = {(row["model"], row["metric"]): row for row in fresh}
+    old = {(row["model"], row["metric"]): row for row in committed}
+    problems = [f"{model}, {metric}: the row is new" for model, metric in new.keys() - old.keys()]
+    problems += [f"{model}, {metric}: the row is gone" for model, metric in old.keys() - new.keys()]
+    for key in sorted(new.keys() & old.keys()):
+        value, before, unit = new[key]["value"], old[key]["value"], old[key].get("unit") or ""
+        if new[key].get("reached") is False:
+            problems.append(
+                f"{key[0]}, {key[1]}: {value:.5g} {unit} misses the target {new[key].get('target')}"
+            )
+        spread = max(new[key].get("std") or 0.0, old[key].get("std") or 0.0)
+        band = max(RELATIVE_BAND * abs(before), DEVIATIONS * spread, ABSOLUTE_BAND)
+        if unit not in TIMES and not abs(value - before) <= band:  # "not <=" also catches a NaN
+            problems.append(
+                f"{key[0]}, {key[1]}: {value:.5g} {unit}, committed {before:.5g}, allowed ± {band:.2g}"
+            )
+    return problems
+
+
+def markdown_table(paths: Iterable[Path]) -> str:
+    """Lay out files of results as one Markdown table: ours beside published, a missed target marked."""
+    head = ["Notebook", "Model", "Metric", "Ours", "Target", "Published", "Profile", "Device", "Seconds"]
+    lines = [_line(head), "| --- | --- | --- | ---: | ---: | ---: | --- | --- | ---: |"]
+    for path in paths:
+        notebook, _, profile = path.stem.rpartition(".")
+        for row in read_rows(path):
+            metric = f"{row['metric']}, {row['unit']}" if row.get("unit") else row["metric"]
+            target = _number(row.get("target")) + " (missed)" * (row.get("reached") is False)
+            lines.append(
+                _line(
+                    [
+                        notebook,
+                        row["model"],
+                        metric,
+                        _number(row["value"], row.get("std")),
+                        target,
+                        _cited(row),
+                        profile,
+                        row.get("device") or "",
+                        _number(row.get("seconds")),
+                    ]
+                )
+            )
+    return "\n".join(lines)
+
+
+def _line(cells: list[str]) -> str:
+    return "| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+
+def _number(value: float | None, deviation: float | None = None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4g} ± {deviation:.1g}" if deviation else f"{value:.4g}"
+
+
+def _cited(row: dict) -> str:
+    """Return the published figure, linked to its source where that is an address."""
+    published, source = _number(row.get("published")), row.get("source") or ""
+    if source.startswith("http"):
+        return f"[{published or 'source'}]({source})"
+    return f"{published} ({source})" if source else published
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Compare two folders of results or print the table; return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m tools.results", description=__doc__.splitlines()[0])
+    task = parser.add_mutually_exclusive_group(required=True)
+    task.add_argument("--compare", nargs=2, type=Path, metavar=("FRESH", "COMMITTED"))
+    task.add_argument("--table", type=Path, nargs="?", const=Path("results"), metavar="FOLDER")
+    options = parser.parse_args(arguments)
+    try:
+        if options.table:
+            print(markdown_table(sorted(options.table.glob("*.json"))))
+            return 0
+        problems = compare(*options.compare)
+    except ResultsError as error:
+        problems = [str(error)]
+    print("\n".join(problems) or "fresh results agree with the committed ones")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
