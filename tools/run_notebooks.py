@@ -75,13 +75,18 @@ def plan(
     kernel: str = "python3",
 ) -> list[Job]:
     """Give every notebook a folder of its own below `out` and its share of the processor's cores."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    limit, threads = timeout or TIMEOUT[profile], max(1, cores // workers)
+    limit, threads = timeout or TIMEOUT[profile], threads_each(workers)
     folders = [out / profile / shown(path).with_suffix("") for path in notebooks]
     return [
         Job(path, folder, profile, limit, threads, kernel)
         for path, folder in zip(notebooks, folders, strict=True)
     ]
+
+
+def threads_each(workers: int) -> int:
+    """Share the cores that this process may use between so many kernels."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // workers)
 
 
 def shown(path: Path) -> Path:
