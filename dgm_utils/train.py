@@ -29,11 +29,13 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from operator import length_hint
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from IPython import get_ipython
 from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.nn.modules.module import register_module_forward_pre_hook
@@ -41,28 +43,32 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from tqdm.auto import tqdm
 
-Terms = dict[str, Tensor]
-Loss = Callable[[Any], Mapping[str, Tensor]]
-Step = Callable[[Any], Mapping[str, Tensor]]
-
+Terms = Mapping[str, Tensor]  # name -> 0-d tensor
+Step = Callable[[Any], Terms]
 FORMAT = "dgm_utils.train checkpoint 1"
-WARM_UP_STEPS = 3  # before a capture, so that libraries choose their kernels and allocate their workspaces
+WARM_UP = 3  # updates before a recording, in which libraries choose kernels and allocate their workspaces
 
 
-def _detached(terms: Mapping[str, Tensor], source: str) -> Terms:
-    """Cut the terms from their autograd graph, after checking that they are 0-d tensors with names."""
+def _detached(terms: Terms, source: str) -> dict[str, Tensor]:
+    """Cut the terms from their autograd graph, once it is sure that they are terms."""
     if not isinstance(terms, Mapping):
-        raise TypeError(f"{source} returned {type(terms).__name__}, expected a dict of name -> 0-d tensor")
+        raise TypeError(f"expected {source} to be a dict of name -> 0-d tensor, got {type(terms).__name__}")
     for name, value in terms.items():
-        if not isinstance(value, Tensor) or value.dim() != 0:
-            came = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-            raise TypeError(f"{source} returned {name!r} with {came}, expected a 0-d tensor (a mean, say)")
+        if not isinstance(value, Tensor) or value.dim() > 0:
+            came = getattr(value, "shape", type(value).__name__)
+            raise TypeError(f"expected {source}[{name!r}] to be a 0-d tensor, a mean say, got {came}")
     return {name: value.detach() for name, value in terms.items()}
+
+
+def _to_host(values: Iterable[Tensor]) -> list[float]:
+    """Copy 0-d tensors to Python numbers all at once; a constant on another device may be among them."""
+    values = list(values)
+    return torch.stack([value.to(values[0].device) for value in values]).tolist() if values else []
 
 
 # ---------------------------------------------------------------------------------------------------- steps
 def gradient_step(
-    loss: Loss,
+    loss: Step,
     optimizer: Optimizer,
     *,
     clip: float | None = None,
@@ -73,34 +79,37 @@ def gradient_step(
     """Return a step that updates the optimizer's own parameters, and no others, on ``loss(batch)["loss"]``.
 
     Nothing else gets a gradient, so the players of a GAN need no ``detach`` and no freezing. Parameters with
-    ``requires_grad=False`` are skipped, and so are those that a loss does not reach.
+    ``requires_grad=False`` are skipped, and so are those that the loss does not reach. The step has
+    ``state_dict`` and ``load_state_dict`` for optimizer and schedule.
 
-    ``clip`` bounds the norm of the gradient (all parameters together) and logs it, before clipping, as
-    ``grad_norm``; ``math.inf`` only logs. ``schedule.step()`` is called after every update, so schedules count
-    batches. ``amp`` runs the loss in bfloat16 autocast, and in float32 on a CUDA card without native bfloat16
-    (a T4), so no loss scaling is ever needed.
+    ``clip`` bounds the norm of the gradient (all parameters together) and logs the norm before clipping as
+    ``grad_norm``; ``math.inf`` only logs. ``schedule.step()`` follows every update: schedules count batches.
+    ``amp`` runs the loss in bfloat16 autocast, and in float32 on a CUDA card without native bfloat16 (a T4),
+    so no loss scaling is ever needed.
 
-    ``graph`` records the whole update as a CUDA graph and replays it; on other devices it only warns. The
-    first batch of a shape runs eagerly, the second in a row is recorded, and every other shape (a last, short
-    batch) runs eagerly. What was recorded is recorded again when parameters, optimizer state or the train or
-    eval mode of a module are exchanged. Recording leaves parameters, optimizer state, buffers of called
-    modules and random states as they were, and the result equals the eager one up to the rounding of other
-    kernels. A loss that is recorded must not read tensors on the host (``.item()``, ``if`` on a tensor), nor
-    draw from a generator of its own. Its Python code runs only while recording: a weight that changes during
-    training has to be a 0-d tensor on the device, changed by ``fill_``; a buffer is updated in place.
+    ``graph`` records the whole update as a CUDA graph and replays it; on other devices it only warns. Make
+    the optimizer with ``fused=True, capturable=True``, which runs on both. The first batch of a shape runs
+    eagerly, the second in a row is recorded, and any other shape (a last, short batch) runs eagerly. When
+    parameters, optimizer state or a module's train or eval mode are exchanged, it is recorded anew. Recording
+    changes no parameter, optimizer state, random state, nor buffer of a module that the loss calls; results
+    equal eager ones up to rounding. Learning rates become tensors. What the loss does in Python happens only
+    while recording: a weight that changes has to be a 0-d tensor on the device, changed by ``fill_``; state
+    is kept in buffers, changed in place; random numbers come from the global generator; no tensor is read on
+    the host (``.item()``, ``if``).
 
     Raises:
-        ValueError: if the optimizer has nothing to train, if no parameter receives a gradient, if ``clip`` is
-            not positive, or if ``graph`` meets an optimizer that is not capturable.
-        KeyError, TypeError: if ``loss`` does not return 0-d tensors with an entry ``"loss"``.
-        RuntimeError: if the step cannot be recorded.
+        ValueError: for a ``clip`` that is not positive, for ``graph`` with an optimizer that is not
+            capturable, and, when called, if no parameter receives a gradient.
+        KeyError, TypeError: when called, if ``loss`` does not return 0-d tensors with an entry ``"loss"``.
+        RuntimeError: when called, if the update cannot be recorded.
 
     References:
         Accelerating PyTorch with CUDA Graphs, V. Nguyen, M. Carilli, S. B. Eryilmaz, V. Singh, M. Lin,
-        N. Gimelshein, A. Desmaison, E. Yang, 2021, https://pytorch.org/blog/accelerating-pytorch-with-cuda-graphs/
+        N. Gimelshein, A. Desmaison, E. Yang, 2021,
+        https://pytorch.org/blog/accelerating-pytorch-with-cuda-graphs/
     """
     if clip is not None and not clip > 0:
-        raise ValueError(f"clip is a bound on the gradient norm, expected a number above 0, got {clip}")
+        raise ValueError(f"clip bounds the gradient norm: expected a number above 0, got {clip}")
     return _GradientStep(loss, optimizer, clip, schedule, amp, graph)
 
 
@@ -109,19 +118,13 @@ class _GradientStep:
         self.loss, self.optimizer, self.clip, self.schedule = loss, optimizer, clip, schedule
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
         device = self.parameters[0].device
-        if not any(p.requires_grad for p in self.parameters):
-            raise ValueError(f"none of the optimizer's {len(self.parameters)} parameters requires a gradient")
-        slow = device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0)
-        # Cached casts would outlive the recording that made them.
-        half = torch.autocast(device.type, torch.bfloat16, cache_enabled=not graph)
-        self.cast = half if amp and not slow else nullcontext()
-        self.run = self.update
-        if graph and device.type == "cuda":
-            self.run = _Recorded(self, device)
-        elif graph:
-            warnings.warn(f"graph=True records CUDA graphs; on {device.type} it does nothing", stacklevel=3)
-            for group in optimizer.param_groups:  # torch refuses capturable=True off the GPU
-                group.update({"capturable": False} if "capturable" in group else {})
+        native = device.type != "cuda" or torch.cuda.get_device_capability(device) >= (8, 0)
+        # Casts that were cached outside a recording would be missing from it.
+        bfloat16 = torch.autocast(device.type, torch.bfloat16, cache_enabled=not graph)
+        self.cast = bfloat16 if amp and native else nullcontext()
+        self.run = _Recorded(self, device) if graph and device.type == "cuda" else self.update
+        if graph and device.type != "cuda":
+            warnings.warn(f"graph=True records CUDA graphs: on {device.type} it does nothing", stacklevel=3)
 
     def __call__(self, batch: Any) -> Terms:
         terms = self.run(batch)
@@ -130,20 +133,20 @@ class _GradientStep:
         return terms
 
     def update(self, batch: Any) -> Terms:
-        """Differentiate and move: all that a CUDA graph records."""
+        """Do all of a step that a graph records."""
         parameters = [p for p in self.parameters if p.requires_grad]
         self.optimizer.zero_grad(set_to_none=True)
         with self.cast:
             terms = self.loss(batch)
         logged = _detached(terms, "loss(batch)")
         if "loss" not in logged:
-            raise KeyError(f'loss(batch) returned {list(logged)}, expected an entry "loss" to minimise')
-        if terms["loss"].requires_grad:
+            raise KeyError(f"expected loss(batch) to have an entry 'loss' to minimise, got {list(logged)}")
+        if parameters and terms["loss"].requires_grad:
             terms["loss"].backward(inputs=parameters)
         if all(p.grad is None for p in parameters):
             raise ValueError(
-                "no parameter of the optimizer receives a gradient from loss(batch)['loss']: is there a "
-                "detach, a no_grad or an item() on the way, or is it another network's optimizer?"
+                "no parameter of the optimizer receives a gradient from loss(batch)['loss']: look for a "
+                "detach, no_grad or item(), for frozen parameters, or for another network's optimizer"
             )
         if self.clip is not None:
             logged["grad_norm"] = nn.utils.clip_grad_norm_(parameters, self.clip)
@@ -151,46 +154,30 @@ class _GradientStep:
         return logged
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "name": type(self.optimizer).__name__,
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": None if self.schedule is None else self.schedule.state_dict(),
-        }
+        parts = (self.optimizer, self.schedule)
+        return {type(part).__name__: part.state_dict() for part in parts if part is not None}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        came = (state["name"], state["schedule"] is not None)
-        expected = (type(self.optimizer).__name__, self.schedule is not None)
-        if came != expected:
-            raise ValueError(f"expected a state of (optimizer, with schedule) {expected}, got {came}")
-        # How to compute belongs to this machine, not to the one that wrote the state.
-        kept = ("capturable", "foreach", "fused")
-        groups = [
-            saved | {key: own[key] for key in kept if key in own}
-            for saved, own in zip(
-                state["optimizer"]["param_groups"], self.optimizer.param_groups, strict=True
-            )
-        ]
-        self.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups})
-        if self.schedule is not None:
-            self.schedule.load_state_dict(state["schedule"])
+        parts = {type(part).__name__: part for part in (self.optimizer, self.schedule) if part is not None}
+        if list(state) != list(parts):
+            raise ValueError(f"expected the state of {list(parts)}, got that of {list(state)}")
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
 
 
 def alternate(**players: Step | tuple[Step, int]) -> Step:
     """Return a step in which the players move in the order given; ``(step, k)`` moves on every k-th batch.
 
     ``alternate(critic=critic_step, generator=(generator_step, 5))`` makes five critic steps for one of the
-    generator. Terms are logged as ``player/term``. The state holds the number of batches seen, so that a
-    resumed training continues inside the cycle.
+    generator. Terms are logged as ``player/term``. The state counts the batches, so that a resumed training
+    goes on inside the cycle.
 
     Raises:
-        ValueError: if there is no player, or if k is not an integer of at least 1.
+        ValueError: if there is no player, or a k that is not an integer of at least 1.
     """
-    if not players:
-        raise ValueError("expected at least one player, as in alternate(critic=step, generator=(step, 5))")
     moves = {name: move if isinstance(move, tuple) else (move, 1) for name, move in players.items()}
-    for name, (_, every) in moves.items():
-        if not isinstance(every, int) or every < 1:
-            raise ValueError(f"player {name!r} moves on every k-th batch, expected k >= 1, got {every!r}")
+    if not moves or not all(isinstance(every, int) and every >= 1 for _, every in moves.values()):
+        raise ValueError(f"expected players as critic=step or generator=(step, k) with k >= 1, got {players}")
     return _Alternate(moves)
 
 
@@ -204,173 +191,139 @@ class _Alternate:
         return {f"{name}/{term}": value for name, step in turns for term, value in step(batch).items()}
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "count": self.count,
-            "players": {name: step.state_dict() for name, (step, _) in self.moves.items()},
-        }
+        players = {name: step.state_dict() for name, (step, _) in self.moves.items()}
+        return {"count": self.count, "players": players}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         if list(state["players"]) != list(self.moves):
             raise ValueError(f"expected players {list(self.moves)}, got {list(state['players'])}")
+        self.count = state["count"]
         for name, (step, _) in self.moves.items():
             step.load_state_dict(state["players"][name])
-        self.count = state["count"]
 
 
 # ----------------------------------------------------------------------------------- a step as a CUDA graph
 class _Recorded:
-    """Run ``step.update`` from a recording, where there is one that is still true; else eagerly."""
+    """Replay the recording of a step's update where there is a valid one; else update eagerly."""
 
-    def __init__(self, step: _GradientStep, device: torch.device, record=None):
-        self.step, self.device, self.record = step, device, record or _record_on_cuda
-        groups = step.optimizer.param_groups
-        if not all(group.get("capturable") for group in groups):
-            name = type(step.optimizer).__name__
-            words = f"write {name}(..., capturable=True)" if "capturable" in groups[0] else "take Adam"
+    def __init__(self, step: _GradientStep, device: torch.device):
+        self.step, self.device = step, device
+        if not all(group.get("capturable") for group in step.optimizer.param_groups):
             raise ValueError(
-                f"graph=True needs a capturable optimizer, got {name}: {words}, fused=True if it can"
+                "graph=True needs a capturable optimizer, as Adam(parameters, fused=True, capturable=True), "
+                f"got {type(step.optimizer).__name__} without capturable=True"
             )
-        # A graph reads numbers once and tensors at every replay: the rates have to be tensors.
-        self.rates = [torch.zeros((), device=device) for _ in groups]
-        self.modules: dict[nn.Module, None] = {}  # called by the loss; an ordered set
+        step.optimizer._warned_capturable_if_run_uncaptured = True  # eager updates are meant here
+        self.modules: dict[nn.Module, None] = {}  # an ordered set of those that the loss calls
         self.recorded = self.seen = None
 
     def __call__(self, batch: Any) -> Terms:
-        for rate, group in zip(self.rates, self.step.optimizer.param_groups, strict=True):
-            rate.fill_(group["lr"])
         tensors = (batch,) if isinstance(batch, Tensor) else tuple(batch)
-        signature = self._signature(tensors)
+        for group in self.step.optimizer.param_groups:  # a graph holds numbers, but reads tensors
+            group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32, device=self.device)
+        signature = self.signature(tensors)
         if signature not in (self.recorded, self.seen):
-            terms = self._update(batch)
-            self.seen = self._signature(tensors)  # the first update makes the optimizer's state
+            terms = self.step.update(batch)
+            self.seen = self.signature(tensors)  # again: the first update makes the optimizer's state
             return terms
         if signature != self.recorded:
-            self._record(batch, tensors)
-            self.recorded = self._signature(tensors)
+            self.record(batch, tensors)
+            self.recorded = self.signature(tensors)  # again: now it knows the modules
         for static, tensor in zip(self.inputs, tensors, strict=True):
             static.copy_(tensor)
         self.replay()
         self.seen = self.recorded
-        # One copy out of the static output: the next replay overwrites it.
         return dict(zip(self.names, self.outputs.clone().unbind(), strict=True))
 
-    def _signature(self, tensors: tuple[Tensor, ...]) -> tuple:
-        """All that a recording has frozen: shapes, addresses and modes."""
-        state = self.step.optimizer.state
+    def signature(self, tensors: tuple[Tensor, ...]) -> tuple:
+        """Return what a recording depends on and cannot follow: shapes, addresses, modes."""
         return (
             [(tensor.shape, tensor.dtype) for tensor in tensors],
-            [(p.data_ptr(), p.requires_grad) for p in self.step.parameters],
-            [t.data_ptr() for p in self.step.parameters for t in _tensors(state.get(p, {}))],
+            [(tensor.data_ptr(), tensor.requires_grad) for tensor in _tensors(self.step.optimizer)],
             [module.training for module in self.modules],
         )
 
-    def _update(self, batch: Any) -> Terms:
-        groups = self.step.optimizer.param_groups
-        numbers = [group["lr"] for group in groups]
-        for group, rate in zip(groups, self.rates, strict=True):
-            group["lr"] = rate
-        try:
-            return self.step.update(batch)
-        finally:
-            for group, number in zip(groups, numbers, strict=True):
-                group["lr"] = number
-
-    def _record(self, batch: Any, tensors: tuple[Tensor, ...]) -> None:
+    def record(self, batch: Any, tensors: tuple[Tensor, ...]) -> None:
         self.inputs = tuple(tensor.to(self.device, copy=True) for tensor in tensors)
-        static = self.inputs[0] if isinstance(batch, Tensor) else self.inputs
 
         def work() -> Tensor:
-            terms = self._update(static)
+            terms = self.step.update(self.inputs[0] if isinstance(batch, Tensor) else self.inputs)
             self.names = list(terms)
             return torch.stack([value.double() for value in terms.values()])
 
         self.modules.clear()
-        with _rolled_back(self.step.optimizer, self.modules), _without_validation():
-            self.outputs, self.replay = self.record(work, self.device)
+        with _rolled_back(self.step.optimizer, self.modules):
+            self.outputs, self.replay = _record_on_cuda(work, self.device)
 
 
 def _record_on_cuda(work: Callable[[], Tensor], device: torch.device) -> tuple[Tensor, Callable[[], None]]:
-    """Return the static result of ``work()`` and the function that computes it anew."""
+    """Return the tensor that ``work()`` makes, and the function that computes it anew, in place."""
+    graph = torch.cuda.CUDAGraph()
     with torch.cuda.device(device):
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
+        stream, current = torch.cuda.Stream(), torch.cuda.current_stream()
+        stream.wait_stream(current)
         with torch.cuda.stream(stream):
-            for _ in range(WARM_UP_STEPS):
+            for _ in range(WARM_UP):
                 work()
-        torch.cuda.current_stream().wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
+        current.wait_stream(stream)
         try:
             with torch.cuda.graph(graph, stream=stream):
-                result = work()
+                return work(), graph.replay
         except RuntimeError as error:
             raise RuntimeError(
-                f"graph=True could not record this step ({error.__context__ or error}). Usual causes: the loss "
-                "reads a tensor on the host (.item(), .cpu(), print, if), makes one from Python numbers "
-                "(torch.tensor) or on the CPU, draws from its own generator, or an earlier loss with its "
-                "gradient graph is still alive (detach or delete it). graph=False runs it eagerly."
+                f"graph=True could not record the update ({error.__context__ or error}): look for a tensor "
+                "that the loss reads on the host (.item(), print, if), makes from Python numbers or on the "
+                "CPU, for a generator of its own, for an earlier loss still alive; or write graph=False"
             ) from error
-    return result, graph.replay
 
 
-def _tensors(state: Mapping[str, Any]) -> list[Tensor]:
-    return [value for value in state.values() if isinstance(value, Tensor)]
+def _tensors(optimizer: Optimizer) -> Iterator[Tensor]:
+    """Yield what an update reads and writes: rates, parameters and the optimizer's state."""
+    for group in optimizer.param_groups:
+        for p in group["params"]:
+            values = (group["lr"], p, *optimizer.state.get(p, {}).values())
+            yield from (value for value in values if isinstance(value, Tensor))
 
 
 @contextmanager
 def _rolled_back(optimizer: Optimizer, modules: dict[nn.Module, None]) -> Iterator[None]:
     """Undo, in place, what the body does to parameters, optimizer state, buffers and random states.
 
-    Buffers are those of the modules that the body calls (``module(x)``), which are also put into ``modules``.
+    The buffers are those of the modules that the body calls, which are also put into ``modules``.
+    Distributions do not check their arguments in the body, since they would read them on the host.
     """
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    tensors = [t for p in parameters for t in (p.data, *_tensors(optimizer.state.get(p, {})))]
-    saved = {id(tensor): (tensor, tensor.clone()) for tensor in tensors}
-    random_state = _random_state()
+    saved = {id(tensor): (tensor, tensor.detach().clone()) for tensor in _tensors(optimizer)}
+    random_state, validate_args = _random_state(), Distribution._validate_args
 
-    def remember(module: nn.Module, _) -> None:
+    def remember(module: nn.Module, _: Any) -> None:
         modules[module] = None
-        for buffer in module.buffers():
-            if id(buffer) not in saved:
-                saved[id(buffer)] = (buffer, buffer.clone())
+        saved.update({id(b): (b, b.clone()) for b in module.buffers() if id(b) not in saved})
 
     hook = register_module_forward_pre_hook(remember)
+    Distribution.set_default_validate_args(False)
     try:
-        with warnings.catch_warnings():  # torch warns that a capturable optimizer runs uncaptured: it must
-            warnings.filterwarnings("ignore", message=".*capturable=True")
-            yield
+        yield
     finally:
         hook.remove()
+        Distribution.set_default_validate_args(validate_args)
         with torch.no_grad():
             for tensor, before in saved.values():
                 tensor.copy_(before)
         _set_random_state(random_state)
 
 
-@contextmanager
-def _without_validation() -> Iterator[None]:
-    """Switch off the argument checks of distributions, which read tensors on the host."""
-    before = Distribution._validate_args
-    Distribution.set_default_validate_args(False)
-    try:
-        yield
-    finally:
-        Distribution.set_default_validate_args(before)
-
-
-# ----------------------------------------------------------------------------------------------- evaluation
+# ----------------------------------------------------------------------------------- evaluation and the loop
 @torch.no_grad()
-def evaluate(loss: Loss, batches: Iterable) -> dict[str, float]:
+def evaluate(loss: Step, batches: Iterable) -> dict[str, float]:
     """Return the mean of every term over the examples (not over the batches), with one copy to the host.
 
-    The mode of the model and the random state are the caller's; inside ``fit(validate=...)`` the model is in
-    eval mode and the random state is put back afterwards. A term is averaged over the examples of the batches
-    that have it.
+    A batch is a tensor or a tuple of tensors. A term that some batches lack is averaged over the others. Mode
+    and random state are the caller's; ``fit(validate=...)`` sets eval mode and puts both back.
 
     Raises:
-        ValueError: if there are no examples.
+        ValueError: if there are no batches.
     """
-    totals: Terms = {}
-    examples: dict[str, int] = {}
+    totals, examples = {}, {}
     for batch in batches:
         size = len(batch if isinstance(batch, Tensor) else batch[0])
         for name, value in _detached(loss(batch), "loss(batch)").items():
@@ -383,27 +336,20 @@ def evaluate(loss: Loss, batches: Iterable) -> dict[str, float]:
     }
 
 
-def _to_host(values: Iterable[Tensor]) -> list[float]:
-    """Copy 0-d tensors to Python numbers, all in one go; a constant on another device may be among them."""
-    values = list(values)
-    return torch.stack([value.to(values[0].device) for value in values]).tolist() if values else []
-
-
-# ------------------------------------------------------------------------------------------------- the loop
 class History(dict):
     """Hold ``name -> list of (epoch, value)``; inside an epoch the epoch is a fraction.
 
-    Names are ``train/...`` (every step), ``valid/...`` (every epoch) and ``seconds`` (since the start).
+    Names are ``train/...`` (every step), ``valid/...`` (every epoch) and ``seconds`` (every epoch, in all).
     """
 
     def add(self, name: str, epoch: float, value: float) -> None:
-        """Append one value."""
+        """Append a value to ``name``."""
         self.setdefault(name, []).append((epoch, value))
 
     def last(self, name: str) -> float:
         """Return the newest value of ``name``."""
         if name not in self:
-            raise KeyError(f"no {name!r} in this history, it has {list(self)}")
+            raise KeyError(f"expected one of {list(self)}, got {name!r}")
         return self[name][-1][1]
 
 
@@ -422,32 +368,32 @@ def fit(
     """Run ``step`` over ``batches`` for ``epochs`` epochs and return what was logged.
 
     ``batches`` is read once an epoch: a list, ``data.Batches``, a ``DataLoader``. Nothing is copied from the
-    device inside an epoch. ``validate()`` returns numbers to log; ``on_epoch(epoch, history)``, epochs counted
-    from 1, looks at the model or averages its weights. Both find ``model`` in eval mode; modes and random
-    states are put back afterwards, so looking does not change training. ``model`` is every network that is
-    trained or averaged, several as one ``nn.ModuleDict``; it is put in train mode first if it is in eval mode.
+    device inside an epoch. ``validate()`` returns numbers to log; ``on_epoch(epoch, history)``, with epochs
+    counted from 1, looks at the model or averages its weights. Both find ``model`` in eval mode; modes and
+    random states are put back afterwards, so looking does not change training. ``model`` holds every network
+    that is trained or averaged, several as one ``nn.ModuleDict``; it is put in train mode if it is not in it.
 
     ``checkpoint`` is a file. It is written, atomically, at the start, after every epoch, and every
-    ``save_every`` seconds within one if ``batches`` has a ``state_dict``; where it exists, training goes on
-    from it, bit for bit, up to ``epochs`` epochs in all. It holds model, step, batches, random states and
-    history as tensors and plain values. An interrupt (Ctrl-C, the stop button) waits for the running step and
-    is then saved as well; a second one does not wait. A step that is a function of one's own lends its state
-    from the step inside: ``mine.state_dict, mine.load_state_dict = inner.state_dict, inner.load_state_dict``.
+    ``save_every`` seconds within one if ``batches`` has a ``state_dict``; if it exists, training goes on from
+    it, bit for bit, up to ``epochs`` epochs in all. It holds model, step, batches, random states and history
+    as tensors and plain values. An interrupt (Ctrl-C, the stop button) waits for the running step and is then
+    saved as well; a second one does not wait. A step of one's own lends its state from the step inside:
+    ``mine.state_dict, mine.load_state_dict = inner.state_dict, inner.load_state_dict``.
 
-    The progress bar shows on a terminal and in a notebook; it is silent in a pipe, with ``CI`` or
-    ``TQDM_DISABLE`` in the environment, and with ``progress=False``.
+    The progress bar shows on a terminal and in a notebook, unless ``CI`` or ``TQDM_DISABLE`` is in the
+    environment.
 
     Raises:
         FloatingPointError: if a term is not finite, with term, step and epoch, at the end of that epoch.
-        ValueError: for epochs below 0, no batches, or a checkpoint without model or of a step without state.
-        RuntimeError: for a checkpoint that cannot be read or belongs to another model or step.
+        ValueError: for epochs below 0, no batches, or a checkpoint without model or step with a state.
+        RuntimeError: for a checkpoint that cannot be read, or belongs to another model, step or data.
         OSError: if a checkpoint cannot be written; the one before is kept.
     """
     if not isinstance(epochs, int) or epochs < 0:
         raise ValueError(f"expected a number of epochs, at least 0, got {epochs!r}")
-    run = _Run(step, batches, model)
+    run = _Run(step, batches, model, None if checkpoint is None else Path(checkpoint))
     if checkpoint is not None:
-        run.start_from(Path(checkpoint), save_every)
+        run.start()
     if model is not None and not model.training:
         model.train()
     with _interrupts_held(checkpoint is not None) as interrupts, run.bar(epochs, progress) as bar:
@@ -455,7 +401,7 @@ def fit(
             for batch in batches:
                 run.log(step(batch))
                 bar.update()
-                if interrupts or run.save_is_due():
+                if interrupts or time.perf_counter() - run.saved >= save_every:
                     run.save(within_epoch=True)
                 if interrupts:
                     raise KeyboardInterrupt
@@ -474,125 +420,89 @@ def fit(
 class _Run:
     """Know how far a training is, and write it down."""
 
-    def __init__(self, step: Step, batches: Iterable, model: nn.Module | None):
-        self.step, self.batches, self.model, self.path = step, batches, model, None
-        self.history = History()
-        self.epoch = self.index = 0  # finished epochs, and finished steps of the epoch that runs
-        self.rows: list[tuple[int, Terms]] = []  # (step, terms) of this epoch that are still on the device
-        self.logged: list[tuple[int, str, float]] = []  # (step, name, value) of those on the host
-        self.started = time.perf_counter()
+    def __init__(self, step: Step, batches: Iterable, model: nn.Module | None, path: Path | None):
+        self.step, self.batches, self.model, self.path = step, batches, model, path
+        self.history, self.rows, self.length = History(), [], length_hint(batches)
+        self.epoch = self.index = 0  # epochs done, and steps done of the next
+        self.started = self.saved = time.perf_counter()
 
-    def log(self, terms: Mapping[str, Tensor]) -> None:
-        self.rows.append((self.index, _detached(terms, "step(batch)")))
+    def bar(self, epochs: int, progress: bool) -> tqdm:
+        watched = sys.stderr.isatty() or hasattr(get_ipython(), "kernel")
+        quiet = not progress or not watched or {"CI", "TQDM_DISABLE"} & os.environ.keys()
+        done, total = self.epoch * self.length + self.index, epochs * self.length or None
+        return tqdm(total=total, initial=done, unit="batch", disable=bool(quiet))
+
+    def log(self, terms: Terms) -> None:
+        terms = _detached(terms, "step(batch)")
+        self.rows += [(self.index, name, value) for name, value in terms.items()]
         self.index += 1
 
     def copy_to_host(self) -> None:
-        cells = [(index, name, value) for index, terms in self.rows for name, value in terms.items()]
-        self.rows = []
-        for (index, name, _), value in zip(cells, _to_host(value for *_, value in cells), strict=True):
+        rows, self.rows = self.rows, []
+        for (index, name, _), value in zip(rows, _to_host(row[2] for row in rows), strict=True):
             if not math.isfinite(value):
-                raise FloatingPointError(
-                    f"{name} is {value} at step {index + 1} of epoch {self.epoch + 1} (both counted from 1)"
-                )
-            self.logged.append((index, name, value))
+                where = f"step {index + 1} of epoch {self.epoch + 1}, both counted from 1"
+                raise FloatingPointError(f"{name} is {value} at {where}")
+            self.history.add(f"train/{name}", self.epoch + (index + 1) / (self.length or self.index), value)
 
     def end_epoch(self) -> None:
         if self.index == 0:
-            raise ValueError(
-                f"expected batches, got none in epoch {self.epoch + 1}; a generator can be read only once: "
-                "pass a list, data.Batches or a DataLoader"
-            )
+            hint = "pass a list, data.Batches or a DataLoader: a generator can be read only once"
+            raise ValueError(f"expected batches, got none in epoch {self.epoch + 1}; {hint}")
         self.copy_to_host()
-        for index, name, value in self.logged:
-            self.history.add(f"train/{name}", self.epoch + (index + 1) / self.index, value)
-        self.epoch, self.index, self.logged = self.epoch + 1, 0, []
+        self.epoch, self.index = self.epoch + 1, 0
         self.history.add("seconds", self.epoch, time.perf_counter() - self.started)
 
-    def bar(self, epochs: int, progress: bool) -> tqdm:
-        per_epoch = len(self.batches) if hasattr(self.batches, "__len__") else None
-        shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
-        watched = sys.stderr.isatty() or hasattr(shell, "kernel")
-        quiet = not progress or not watched or bool(os.environ.get("CI") or os.environ.get("TQDM_DISABLE"))
-        return tqdm(
-            total=per_epoch and epochs * per_epoch,
-            initial=self.epoch * (per_epoch or 0) + self.index,
-            unit="batch",
-            disable=quiet,
-        )
-
-    # ---- the checkpoint
-    def start_from(self, path: Path, save_every: float) -> None:
-        """Continue from the file at ``path`` if there is one, else write the first one."""
-        if self.model is None:
-            raise ValueError("a checkpoint holds the model: pass fit(..., model=model, checkpoint=path)")
-        if not hasattr(self.step, "state_dict"):
+    def start(self) -> None:
+        """Continue from the checkpoint; write it first if there is none, which shows that it can be."""
+        if self.model is None or not hasattr(self.step, "state_dict"):
             raise ValueError(
-                "a checkpoint holds the optimizer: the step needs state_dict and load_state_dict, as those of "
-                "gradient_step and alternate have"
+                "a checkpoint holds model and step: pass model=..., and a step with a state_dict"
             )
-        self.path, self.save_every, self.saved = path, save_every, time.monotonic()
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            return self.save()
+        if not self.path.exists():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.save()
         try:
-            self.load_state_dict(_read(path))
+            self.load()
         except Exception as error:
-            raise RuntimeError(
-                f"cannot continue from checkpoint {path}: {error}. Delete the file to train from the start, or "
-                "pass another path"
-            ) from error
-
-    def save_is_due(self) -> bool:
-        return self.path is not None and time.monotonic() - self.saved >= self.save_every
+            advice = "delete it to train from the start, or pass another path"
+            raise RuntimeError(f"cannot continue from checkpoint {self.path} ({error}): {advice}") from error
 
     def save(self, within_epoch: bool = False) -> None:
         if self.path is None or (within_epoch and not hasattr(self.batches, "state_dict")):
             return
         self.copy_to_host()
-        _write(self.path, self.state_dict())
-        self.saved = time.monotonic()
+        progress = (self.epoch, self.index, time.perf_counter() - self.started)
+        state = {"format": FORMAT, "progress": progress, "history": dict(self.history)}
+        state |= {"model": self.model.state_dict(), "step": self.step.state_dict()}
+        _write(self.path, state | {"random": _random_state(self.batches)})
+        self.saved = time.perf_counter()
 
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "format": FORMAT,
-            "model": self.model.state_dict(),
-            "step": self.step.state_dict(),
-            "batches": _position(self.batches),
-            "random": _random_state(),
-            "history": dict(self.history),
-            "epoch": self.epoch,
-            "index": self.index,
-            "logged": self.logged,
-            "seconds": time.perf_counter() - self.started,
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        own, saved = self.model.state_dict(), state["model"]
-        for name in [*own, *saved]:  # compared first: torch would load half of another model
-            shapes = [tuple(d[name].shape) if name in d else None for d in (own, saved)]
-            if shapes[0] != shapes[1]:
-                raise ValueError(f"{name} of the model: expected shape {shapes[0]}, got {shapes[1]}")
+    def load(self) -> None:
+        try:
+            state = torch.load(self.path, map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise ValueError("it is cut short, or holds more than tensors and plain values") from error
+        if not isinstance(state, dict) or state.get("format") != FORMAT:
+            raise ValueError(f"its format is not {FORMAT!r}")
+        shapes = [
+            {k: tuple(v.shape) for k, v in d.items()} for d in (self.model.state_dict(), state["model"])
+        ]
+        for name in [*shapes[0], *shapes[1]]:  # before anything is changed
+            own, saved = (shape.get(name) for shape in shapes)
+            if own != saved:
+                raise ValueError(f"{name} of the model has shape {own}, in the file {saved}")
+        _set_random_state(state["random"], self.batches)
         self.step.load_state_dict(state["step"])
-        self.model.load_state_dict(saved)
-        _set_position(self.batches, state["batches"])
-        self.history, self.logged = History(state["history"]), state["logged"]
-        self.epoch, self.index = state["epoch"], state["index"]
-        self.started = time.perf_counter() - state["seconds"]
-        _set_random_state(state["random"])
-
-
-def _read(path: Path) -> dict[str, Any]:
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise ValueError(f"expected a file of format {FORMAT!r}, got another one")
-    return state
+        self.model.load_state_dict(state["model"])
+        self.epoch, self.index, seconds = state["progress"]
+        self.history, self.started = History(state["history"]), time.perf_counter() - seconds
 
 
 def _write(path: Path, state: Mapping[str, Any]) -> None:
-    """Replace the file as a whole: whoever is killed at any moment leaves the old one or the new one."""
-    buffer = io.BytesIO()
+    """Exchange the file as a whole: a kill at any moment leaves the old one or the new one."""
+    buffer, part = io.BytesIO(), path.with_name(path.name + ".tmp")
     torch.save(state, buffer)
-    part = path.with_name(path.name + ".tmp")
     try:
         with open(part, "wb") as file:
             file.write(buffer.getbuffer())
@@ -600,54 +510,41 @@ def _write(path: Path, state: Mapping[str, Any]) -> None:
             os.fsync(file.fileno())
         os.replace(part, path)
     except OSError as error:
-        raise OSError(
-            error.errno, f"checkpoint not written, the one before is kept: {error.strerror}", str(path)
-        )
+        what = f"checkpoint not written, the one before is kept: {error.strerror}"
+        raise OSError(error.errno, what, str(path)) from error
     finally:
         part.unlink(missing_ok=True)
 
 
-def _position(batches: Iterable) -> dict[str, Any] | None:
-    """Return where ``batches`` is: its own state, or its generator's (a DataLoader's)."""
-    if hasattr(batches, "state_dict"):
-        return batches.state_dict()
-    generator = getattr(batches, "generator", None)
-    return {"generator": generator.get_state()} if isinstance(generator, torch.Generator) else None
-
-
-def _set_position(batches: Iterable, position: Mapping[str, Any] | None) -> None:
-    if hasattr(batches, "load_state_dict"):
-        batches.load_state_dict(position)
-    elif position is not None:
-        batches.generator.set_state(position["generator"])
-
-
-def _random_state() -> dict[str, Any]:
-    """Return the states of torch's, Python's and NumPy's global generators as tensors and numbers."""
-    name, keys, *rest = np.random.get_state()
+def _random_state(batches: Iterable | None = None) -> dict[str, Any]:
+    """Return what decides on the next random numbers, and on the next batch, as tensors and numbers."""
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
-    return {
-        "torch": torch.get_rng_state(),
-        "cuda": cuda,
-        "python": random.getstate(),
-        "numpy": (name, torch.from_numpy(keys.astype(np.int64)), *rest),
-    }
+    numpy = [part.tolist() if isinstance(part, np.ndarray) else part for part in np.random.get_state()]
+    state = {"torch": torch.get_rng_state(), "cuda": cuda, "python": random.getstate(), "numpy": numpy}
+    if hasattr(batches, "state_dict"):
+        state["batches"] = batches.state_dict()
+    elif isinstance(getattr(batches, "generator", None), torch.Generator):  # a DataLoader's own
+        state["generator"] = batches.generator.get_state()
+    return state
 
 
-def _set_random_state(state: Mapping[str, Any]) -> None:
+def _set_random_state(state: Mapping[str, Any], batches: Iterable | None = None) -> None:
+    if "batches" in state:
+        batches.load_state_dict(state["batches"])
+    if "generator" in state:
+        batches.generator.set_state(state["generator"])
     torch.set_rng_state(state["torch"])
+    random.setstate(state["python"])
+    np.random.set_state(tuple(state["numpy"]))
     for device, cuda in zip(range(torch.cuda.device_count()), state["cuda"], strict=False):
         torch.cuda.set_rng_state(cuda, device)
-    random.setstate(state["python"])
-    name, keys, *rest = state["numpy"]
-    np.random.set_state((name, keys.numpy(), *rest))
 
 
 @contextmanager
 def _looking(model: nn.Module | None, batches: Iterable) -> Iterator[None]:
     """Put the model in eval mode; afterwards put back modes, random states and the place in the data."""
     modes = {} if model is None else {module: module.training for module in model.modules()}
-    random_state, position = _random_state(), _position(batches)
+    random_state = _random_state(batches)
     try:
         if model is not None:
             model.eval()
@@ -655,25 +552,23 @@ def _looking(model: nn.Module | None, batches: Iterable) -> Iterator[None]:
     finally:
         for module, mode in modes.items():
             module.training = mode
-        _set_random_state(random_state)
-        _set_position(batches, position)
+        _set_random_state(random_state, batches)
 
 
 @contextmanager
 def _interrupts_held(held: bool) -> Iterator[list[int]]:
     """Collect Ctrl-C instead of raising it, so that no update is cut in two; a second one is raised."""
     interrupts: list[int] = []
-    if not held or threading.current_thread() is not threading.main_thread():
-        yield interrupts
-        return
 
-    def hold(number, frame):
+    def hold(number: int, _: Any) -> None:
         interrupts.append(number)
         if len(interrupts) > 1:
             raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGINT, hold)
+    held = held and threading.current_thread() is threading.main_thread()  # signals arrive only there
+    before = signal.signal(signal.SIGINT, hold) if held else None
     try:
         yield interrupts
     finally:
-        signal.signal(signal.SIGINT, before)
+        if held:
+            signal.signal(signal.SIGINT, before)
