@@ -67,6 +67,22 @@ class Question:
         return answer == self.id or answer.startswith(f"{self.id}_")
 
 
+@dataclass(frozen=True)
+class Limits:
+    """Bound what one submission may use; a `hidden.py` that needs others defines `LIMITS = Limits(...)`."""
+
+    cell_seconds: float = 60.0  # one cell of the notebook
+    total_seconds: float = 300.0  # all cells
+    question_seconds: float = 30.0  # all cases of one question
+    memory_bytes: int = 4 << 30  # everything in the sandbox
+    process_bytes: int = (
+        5 << 29
+    )  # one process, over what the interpreter and torch take; an honest MemoryError
+    disk_bytes: int = 256 << 20  # of /tmp, and again of /dev/shm
+    files: int = 20_000  # in /tmp and /dev/shm
+    processes: int = 128  # and threads
+
+
 def call(function: str, *arguments: str, tensors: bool = False, **keywords: object) -> str:
     """Write the driver that calls the student's `function`.
 

@@ -1,0 +1,250 @@
+"""Grade a folder of submissions: one process for each, so that none can stop the others."""
+
+import importlib.util
+import json
+import multiprocessing
+import multiprocessing.connection
+import secrets
+import sys
+import time
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from zlib import crc32
+
+import numpy as np
+
+from grading import report, submission, verify
+from grading.questions import Case, Limits, Question
+from grading.release import homework_paths
+from grading.sandbox import Outcome, Sandbox
+from grading.submission import Cell, Rebuilt, Submission, Unreadable
+
+VERIFY_SECONDS = 600.0  # what references may take, beyond the sandbox's own limits
+
+
+@dataclass(frozen=True)
+class Homework:
+    """A homework as the grader needs it; `digest` changes when anything does that a result depends on."""
+
+    name: str
+    notebook: str
+    release: list[Cell]
+    questions: list[Question]
+    cases: dict[str, list[Case]]
+    limits: Limits
+    digest: str
+
+    @property
+    def max(self) -> float:
+        """All points, those marked by hand included."""
+        return sum(question.points for question in self.questions)
+
+
+def load(folder: Path, seed: int) -> Homework:
+    """Read a homework's student version and hidden checks, and draw the cases of each question from the seed.
+
+    Raises FileNotFoundError for a missing file, ValueError for questions that do not fit the notebook.
+    """
+    folder = folder.resolve()
+    _, student = homework_paths(folder)
+    hidden = folder / "hidden.py"
+    for path in (student, hidden):
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is missing")
+    spec = importlib.util.spec_from_file_location(f"hidden_{folder.name}", hidden)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    questions, release = module.QUESTIONS, submission.release_cells(student)
+    if len({question.id for question in questions}) != len(questions):
+        raise ValueError(f"{hidden}: a question id occurs twice")
+    answers = [cell.answer for cell in release if cell.solution]
+    for answer in answers:
+        if sum(question.owns(answer) for question in questions) != 1:
+            raise ValueError(f"{hidden}: the answer {answer} must belong to one question")
+    # Each question draws from its own stream: one question graded again gets the same inputs.
+    cases = {
+        question.id: question.cases(np.random.default_rng([seed, crc32(question.id.encode())]))
+        for question in questions
+        if not question.manual
+    }
+    digest = submission.fingerprint(student.read_bytes(), hidden.read_bytes(), str(seed).encode())
+    limits = getattr(module, "LIMITS", Limits())
+    return Homework(folder.name, student.name, release, questions, cases, limits, digest)
+
+
+def seed_of(out: Path, given: int | None) -> int:
+    """Return the batch's seed: the given one, else the one kept in `out`, else a new secret; keep it there."""
+    path = out / "seed.txt"
+    kept = int(path.read_text()) if path.exists() else None
+    seed = given if given is not None else kept if kept is not None else secrets.randbits(128)
+    path.touch(mode=0o600)
+    path.write_text(f"{seed}\n")
+    return seed
+
+
+def grade_all(
+    homework: Homework, submissions: list[Submission], sandbox: Sandbox, out: Path, jobs: int
+) -> list[dict]:
+    """Grade every submission, `jobs` at a time, write its results and return them; nothing one does stops this."""
+    import torch
+
+    torch.set_num_threads(1)  # before any fork: references are computed in the children
+    waiting, running, results = list(reversed(submissions)), {}, {}
+    context = multiprocessing.get_context("fork")
+    limit = homework.limits.total_seconds * 2 + homework.limits.question_seconds * len(homework.questions)
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                one = waiting.pop()
+                process = context.Process(target=_grade_and_save, args=(homework, one, sandbox, out))
+                process.start()
+                running[process] = (one, time.monotonic())
+            multiprocessing.connection.wait([process.sentinel for process in running], timeout=1.0)
+            for process, (one, started) in list(running.items()):
+                late = time.monotonic() - started > limit + VERIFY_SECONDS
+                if process.is_alive() and not late:
+                    continue
+                process.kill()
+                process.join()
+                del running[process]
+                code = process.exitcode
+                results[one.student] = result = _saved(homework, one, sandbox, out, code)
+                seconds = time.monotonic() - started
+                print(
+                    f"[{len(results)}/{len(submissions)}] {report.plain(one.student)}: {result['status']}, "
+                    f"{result['score']:g} of {result['max']:g}, {seconds:.1f} s",
+                    flush=True,
+                )
+    finally:
+        for process in running:
+            process.kill()
+    return [results[one.student] for one in submissions]
+
+
+def _grade_and_save(homework: Homework, one: Submission, sandbox: Sandbox, out: Path) -> None:
+    """Grade one submission in a process of its own; keep an earlier result of the same files."""
+    folder = report.folder_of(out, one.student)
+    raw, weights, notes, reason = _read(homework, one)
+    files = [name.encode() + data for name, data in sorted(weights.items())]
+    key = submission.fingerprint(
+        homework.digest.encode(), sandbox.kind.encode(), repr(one.notes).encode(), raw, *files
+    )
+    if report.kept(folder) == key:
+        return
+    report.forget(folder)
+    result = _empty_result(homework, one, sandbox)
+    result["notes"] += notes
+    rebuilt, outcome = Rebuilt(), Outcome(ready=True)
+    try:
+        if reason:
+            raise Unreadable(reason)
+        rebuilt = submission.rebuild(homework.release, submission.parse(raw))
+    except Unreadable as unreadable:
+        result["status"] = "unreadable"
+        result["notes"].append(str(unreadable))
+        for question in result["questions"].values():
+            question.update(status="missing", message="the notebook could not be read")
+    else:
+        result["notes"] += rebuilt.notes
+        outcome = sandbox.run(rebuilt.code, homework.cases, homework.limits)
+        if not outcome.ready:
+            raise RuntimeError(f"the sandbox did not start: {outcome.stopped} {outcome.stderr}")
+        _judge_all(homework, rebuilt, outcome, weights, result)
+    report.save(folder, result, rebuilt, outcome)
+    report.keep(folder, key)
+
+
+def _read(homework: Homework, one: Submission) -> tuple[bytes, dict[str, bytes], list[str], str]:
+    """Return notebook, weights by file name, notes, and why the notebook cannot be read."""
+    raw, weights, notes, reason = b"", {}, [], ""
+    try:
+        if one.notebook is None:
+            raise Unreadable(one.notes[-1])
+        raw = submission.read_file(one.notebook)
+    except Unreadable as error:
+        reason = str(error)
+    for name in filter(None, (question.weights for question in homework.questions)):
+        path = one.folder / name if one.folder else None
+        if path and (path.exists() or path.is_symlink()):
+            try:
+                weights[name] = submission.read_file(path)
+            except Unreadable as error:
+                notes.append(str(error))
+    return raw, weights, notes, reason
+
+
+def _judge_all(
+    homework: Homework, rebuilt: Rebuilt, outcome: Outcome, weights: dict[str, bytes], result: dict
+) -> None:
+    """Fill in status, score and message of every question."""
+    stopped = outcome.stopped or ("" if outcome.cells else "ended before its last cell")
+    if stopped:
+        result["status"] = "stopped"
+        result["notes"].append(f"the run was stopped: it {stopped}")
+    for label, cell in zip(rebuilt.labels, outcome.cells, strict=False):
+        if cell["status"] in ("timeout", "killed", "skipped"):
+            what = {"timeout": "took too long", "killed": "ended the kernel", "skipped": "came too late"}
+            result["notes"].append(
+                f"a cell ({label or 'without a name'}) {what[cell['status']]} and was left out"
+            )
+    for question in homework.questions:
+        entry = result["questions"][question.id]
+        answers = [name for name in rebuilt.answers if question.owns(name)]
+        if answers and not any(rebuilt.answers[name] for name in answers):
+            entry.update(status="missing", message="the answer cell is gone")
+        elif answers and rebuilt.blank.issuperset(answers):
+            entry.update(status="blank", message="no answer")
+        elif question.manual:
+            entry.update(status="manual", message="to be marked by a teacher")
+        elif stopped and not any(name.split("/")[0] == question.id for name in outcome.frames):
+            kind = "timeout" if "long" in stopped else "error"
+            entry.update(status=kind, message=f"the run was stopped: it {stopped}")
+        else:
+            given = weights.get(question.weights) if question.weights else None
+            status, message, trace = verify.judge(
+                question, homework.cases[question.id], outcome.frames, given
+            )
+            score = question.points if status == "ok" else 0
+            entry.update(status=status, message=message, score=score)
+            if trace:
+                print(
+                    f"{report.plain(result['student'])}, {question.id}: verify failed\n{trace}",
+                    file=sys.stderr,
+                )
+    result["score"] = sum(entry["score"] for entry in result["questions"].values())
+
+
+def _empty_result(homework: Homework, one: Submission, sandbox: Sandbox) -> dict:
+    return {
+        "student": one.student,
+        "homework": homework.name,
+        "score": 0,
+        "max": homework.max,
+        "status": "ok",
+        "sandbox": sandbox.kind,
+        "notes": list(one.notes),
+        "questions": {
+            question.id: {"score": 0, "max": question.points, "status": "missing", "message": ""}
+            for question in homework.questions
+        },
+    }
+
+
+def _saved(homework: Homework, one: Submission, sandbox: Sandbox, out: Path, code: int | None) -> dict:
+    """Return what a submission's process saved; if it failed, save that."""
+    folder = report.folder_of(out, one.student)
+    try:
+        if code == 0:
+            return json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        traceback.print_exc()
+    result = _empty_result(homework, one, sandbox)
+    result["status"] = "failed"
+    result["notes"].append("the grader itself failed on this submission (see its output): grade it again")
+    for entry in result["questions"].values():
+        entry.update(status="error", message="not graded")
+    report.forget(folder)
+    report.save(folder, result, Rebuilt(), Outcome())
+    return result

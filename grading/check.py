@@ -1,0 +1,120 @@
+"""Run a homework's visible checks where the student works, and print a table of the tasks.
+
+This needs neither hidden checks nor a sandbox: it is the student's own code on the student's own machine.
+"""
+
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
+
+CODE_BLANK = re.compile(r"# YOUR CODE HERE\s+raise NotImplementedError\(\)")
+TEXT_BLANK = "YOUR ANSWER HERE"
+TERMINAL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+@dataclass
+class Task:
+    """One task: its points, whether something is still blank, and what its visible checks said."""
+
+    points: float = 0.0
+    blank: bool = False
+    manual: bool = False
+    checks: int = 0
+    message: str = ""
+
+    @property
+    def state(self) -> str:
+        """One word for the table."""
+        if self.blank:
+            return "blank"
+        if self.message:
+            return "wrong"
+        return "passed" if self.checks else "written" if self.manual else "no visible check"
+
+
+def check(path: Path, *, cell_seconds: float = 600.0) -> bool:
+    """Run a notebook, print one line for each task and return whether every visible check passed.
+
+    A task is what stands before the first underscore of its cells' grade ids. Errors in other cells are printed
+    too. Raises ValueError if the file is not a notebook or has no tasks.
+    """
+    try:
+        notebook = nbformat.read(path, as_version=4)
+    except (nbformat.reader.NotJSONError, AttributeError, KeyError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not a notebook: {error}") from None
+    if not any(task_of(cell) for cell in notebook.cells):
+        raise ValueError(
+            f"{path} has no tasks: was its metadata lost? Copy your answers into a fresh student version"
+        )
+    run(notebook, path.parent, cell_seconds)
+    tasks = table(notebook)
+    width = max(len(name) for name in tasks)
+    for name, task in tasks.items():
+        points = f"{task.points:g} p" if task.points else ""
+        print(f"{name:<{width}}  {points:>5}  {task.state:<16}  {task.message}".rstrip())
+    for number, cell in enumerate(notebook.cells, start=1):
+        if not task_of(cell) and (message := error_of(cell)):
+            print(f"cell {number}: {message}", file=sys.stderr)
+    done = sum(task.state in ("passed", "written", "no visible check") for task in tasks.values())
+    print(f"{done} of {len(tasks)} tasks pass the visible checks; the hidden ones use other inputs")
+    return done == len(tasks)
+
+
+def run(notebook: nbformat.NotebookNode, folder: Path, cell_seconds: float) -> None:
+    """Run every cell whose predecessors left the kernel alive; errors stay in the cells."""
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = []
+    client = NotebookClient(
+        notebook,
+        timeout=cell_seconds,
+        kernel_name="python3",
+        allow_errors=True,
+        resources={"metadata": {"path": str(folder or ".")}},
+    )
+    with client.setup_kernel():
+        for index, cell in enumerate(notebook.cells):
+            try:
+                client.execute_cell(cell, index)
+            except (CellTimeoutError, DeadKernelError) as error:
+                kind = "took too long" if isinstance(error, CellTimeoutError) else "ended the kernel"
+                cell.outputs = [nbformat.v4.new_output("error", ename="Stopped", evalue=f"this cell {kind}")]
+                return
+
+
+def table(notebook: nbformat.NotebookNode) -> dict[str, Task]:
+    """Return the tasks of a notebook that was run, by name."""
+    tasks: dict[str, Task] = {}
+    for cell in notebook.cells:
+        if not (name := task_of(cell)):
+            continue
+        task, marks = tasks.setdefault(name, Task()), cell.metadata.nbgrader
+        task.points += float(marks.get("points", 0) or 0) if marks.get("grade") else 0.0
+        if marks.get("solution"):
+            task.blank |= bool(CODE_BLANK.search(cell.source)) or cell.source.strip() == TEXT_BLANK
+            task.manual |= cell.cell_type != "code"
+        elif marks.get("grade"):
+            task.checks += 1
+            task.message = task.message or error_of(cell)
+            if not task.message and cell.cell_type == "code" and cell.get("execution_count") is None:
+                task.message = "not reached"
+    return tasks
+
+
+def task_of(cell: nbformat.NotebookNode) -> str | None:
+    """Return the task of an answer or check cell, None for any other cell."""
+    marks = cell.metadata.get("nbgrader", {})
+    return str(marks["grade_id"]).split("_")[0] if marks.get("solution") or marks.get("grade") else None
+
+
+def error_of(cell: nbformat.NotebookNode) -> str:
+    """Return in one line the error that a cell ended with, an empty string if none."""
+    for output in cell.get("outputs", []):
+        if output.output_type == "error":
+            return " ".join(TERMINAL.sub("", f"{output.ename}: {output.evalue}").split())[:300]
+    return ""

@@ -1,0 +1,100 @@
+"""Judge what came back from the sandbox, in the grader's own process, against references computed here."""
+
+import builtins
+import io
+import json
+import math
+import traceback
+from collections.abc import Mapping
+
+import numpy as np
+import safetensors.numpy
+
+from grading.questions import Case, Question, Wrong
+
+ARRAY_LIMIT = 32 << 20  # bytes of one array
+
+
+def read_npy(data: bytes) -> np.ndarray:
+    """Return the array in the bytes of an .npy file, or raise Wrong.
+
+    Only real numbers pass, never objects; nothing is allocated that is not in the bytes already.
+    """
+    file = io.BytesIO(data)
+    try:
+        version = np.lib.format.read_magic(file)
+        if version != (1, 0):
+            raise ValueError(f"version {version}")
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    except (ValueError, SyntaxError, TypeError, KeyError, RecursionError, MemoryError, OverflowError):
+        raise Wrong("an output is not an array of numbers") from None
+    if dtype.kind not in "biuf" or dtype.itemsize > 16:
+        raise Wrong(f"an output has type {str(dtype)[:30]}, expected real numbers")
+    values = memoryview(data)[file.tell() :]
+    size = math.prod(shape) * dtype.itemsize
+    if any(length < 0 for length in shape) or len(shape) > 32 or size > ARRAY_LIMIT or size != len(values):
+        raise Wrong(f"an output has shape {str(shape)[:60]}, which is too large or not what was sent")
+    return np.frombuffer(values, dtype).reshape(shape, order="F" if fortran else "C").copy()
+
+
+def read_weights(data: bytes) -> dict[str, np.ndarray]:
+    """Return the tensors of a safetensors file, or raise Wrong."""
+    try:
+        return safetensors.numpy.load(data)
+    except Exception as error:  # of the safetensors library, or a type that NumPy lacks
+        raise Wrong(f"the weights cannot be read ({type(error).__name__}): save float32 tensors") from None
+
+
+def outputs_of(question: str, cases: int, frames: Mapping[str, bytes]) -> list[dict[str, bytes]]:
+    """Sort the frames of one question by case."""
+    outputs: list[dict[str, bytes]] = [{} for _ in range(cases)]
+    for name, data in frames.items():
+        parts = name.split("/", 2)
+        if len(parts) == 3 and parts[0] == question and parts[1] in map(str, range(cases)):
+            outputs[int(parts[1])][parts[2]] = data
+    return outputs
+
+
+def judge(
+    question: Question, cases: list[Case], frames: Mapping[str, bytes], weights: bytes | None
+) -> tuple[str, str, str]:
+    """Return the status of a question, a message for the student and, for the teacher, a trace if verify failed."""
+    keywords = {}
+    try:
+        if question.weights is not None:
+            if weights is None:
+                return "missing", f"no file {question.weights} beside the notebook", ""
+            keywords["weights"] = read_weights(weights)
+        if question.id in frames:
+            return (*_said(frames[question.id], cases), "")
+        for case, sent in zip(cases, outputs_of(question.id, len(cases), frames), strict=True):
+            about = f" ({case.about})" if case.about else ""
+            if case.driver and not sent:
+                return (
+                    "error",
+                    f"nothing came back{about}: the code ended the process or returned nothing",
+                    "",
+                )
+            try:
+                question.verify(case, {name: read_npy(data) for name, data in sent.items()}, **keywords)
+            except Wrong as wrong:
+                return "wrong", f"{wrong}{about}", ""
+            except Exception:  # an output that verify did not foresee
+                return "wrong", f"what was returned could not be compared{about}", traceback.format_exc()
+    except Wrong as wrong:
+        return "wrong", str(wrong), ""
+    return "ok", "passed", ""
+
+
+def _said(data: bytes, cases: list[Case]) -> tuple[str, str]:
+    """Read why a question sent no outputs; its words are not repeated, for they may hold a hidden input."""
+    try:
+        said = json.loads(data)
+        if said.get("timeout"):
+            return "timeout", "the code did not finish in time"
+        kind, number = str(said["error"]), int(said["case"])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return "error", "what came back could not be read"
+    known = isinstance(getattr(builtins, kind, None), type)  # a name of the student's own could hold anything
+    about = f" ({cases[number].about})" if 0 <= number < len(cases) and cases[number].about else ""
+    return "error", f"the code raised {kind if known else 'an error'}{about}"
