@@ -284,10 +284,10 @@ def parameter_counts() -> Figure:
     axes.plot(m, [np.log10(fvsbn_parameters(int(k))) for k in m], color=BLUE)
     axes.plot(m, [np.log10(made_parameters(int(k), 500)) for k in m], color=GREEN)
     axes.axhline(80, color=MUTED, linestyle=":", linewidth=1.6)
-    axes.text(2, 82, "atoms in the universe, about", color=MUTED)
+    axes.text(2, 86, "atoms in the universe, about", color=MUTED)
     axes.text(600, 205, "table", color=RED, ha="right")
-    axes.text(784, 15, "MADE, 500 hidden", color=GREEN, ha="right")
-    axes.text(784, -17, "logistic conditionals", color=BLUE, ha="right")
+    axes.text(60, 12, "MADE, 500 hidden", color=GREEN, ha="right")
+    axes.text(60, -17, "logistic conditionals", color=BLUE, ha="right")
     axes.set(
         xscale="log",
         xlabel="bits $m$",
@@ -338,9 +338,9 @@ def made_network() -> Figure:
             network.plot(x, y, "o", markersize=24, zorder=2, **circle)
             network.text(x, y - 0.01, str(degree), ha="center", va="center_baseline", zorder=3)
             if depth in (0, 3):
-                name, below = (f"$x_{j + 1}$", -0.27) if depth == 0 else (f"$\\hat{{x}}_{j + 1}$", 0.27)
+                name, below = (f"$x_{j + 1}$", -0.36) if depth == 0 else (f"$\\hat{{x}}_{j + 1}$", 0.27)
                 network.text(x, y + below, name, ha="center", va="center", fontsize=18)
-    network.set(xlim=(-2.4, 2.4), ylim=(-0.4, 3.4))
+    network.set(xlim=(-2.4, 2.4), ylim=(-0.5, 3.55))
     for axes, mask, depth in zip(mask_axes, EXAMPLE_MASKS, (1, 2, 3), strict=True):
         draw_matrix(axes, mask, layers[depth], layers[depth - 1])
         axes.set_title(f"$M^{depth}$")
@@ -422,7 +422,7 @@ def wrong_order() -> Figure:
             label=label,
         )
     axes.set_xticks(range(8), states)
-    axes.set(xlabel="$x_1x_2x_3$", ylabel="probability", ylim=(0, 0.62))
+    axes.set(xlabel="$x_1x_2x_3$", ylabel="probability", ylim=(0, 0.72), yticks=[0, 0.2, 0.4])
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.06))
     return figure
 
@@ -575,7 +575,7 @@ def mask_kernels() -> Figure:
     figure, axes = canvas(HALF_WIDTH, 190, columns=2)
     for panel, kind in zip(axes, "AB", strict=True):
         draw_matrix(panel, pixel_mask(5, kind), [""] * 5, [""] * 5, numbers=True)
-        panel.add_patch(Rectangle((1.5, 1.5), 1, 1, fill=False, edgecolor=ORANGE, linewidth=3))
+        panel.add_patch(Rectangle((1.5, 1.5), 1, 1, fill=False, edgecolor=ORANGE, linewidth=3, zorder=5))
         panel.set_title(f"mask {kind}")
     return figure
 
@@ -717,7 +717,7 @@ def numbers() -> dict[str, object]:
         "eight_bit_independent": round(smoothed_independent_bits(), 2),
         "eight_bit_zlib": round(
             8 * len(zlib.compress(test.tobytes(), 9)) / test.size, 1
-        ),  # the second digit depends on the version of zlib
+        ),  # 1.6 with any zlib
         "binary_floor": round(binary_floor, 1),
         "binary_independent": round(binary_independent, 1),
         "eighty_nats_in_bits": round(80 / (784 * np.log(2)), 3),
