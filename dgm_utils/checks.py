@@ -1,14 +1,14 @@
-"""Property checks: each returns what is worth looking at, and raises `CheckFailed` where the property is broken.
+"""Property checks: each returns what is worth looking at and raises `CheckFailed` where a property is broken.
 
-Everything is computed in float64 on copies, so that the given model keeps its parameters, buffers, mode and
-precision, and the random state is put back. A module is also found behind a bound method (``model.log_prob``)
-and inside a `functools.partial`; any other function, a lambda too, is used as it is, in single precision if it
-refuses double.
+Everything is computed in float64 on copies: the given model keeps its parameters, buffers, mode and
+precision, and torch's random state is put back. A module is also found behind a bound method
+(``model.log_prob``) and inside a `functools.partial`; any other function, a lambda too, is used as it is, in
+single precision if it refuses double.
 
-The checks of structure (`autoregressive`, `dependence`, `invertible`, `log_det`) judge a module in eval mode at
-eight draws of its parameters from N(0, 1/fan_in), because zero-initialised layers and dead units hide mistakes.
+The checks of structure (`autoregressive`, `dependence`, `invertible`, `log_det`) judge a module in eval mode
+at eight draws of its parameters from N(0, 1/fan_in), as zero-initialised layers and dead units hide mistakes.
 Buffers stay, and so do parameters frozen by ``requires_grad=False`` (a mask, a permutation) unless the whole
-module is frozen; parameters that are positive throughout are taken for scales and stay positive.
+module is frozen. Parameters that are positive throughout are taken for scales and stay positive.
 
 Where the environment variable ``DGM_CHECKS`` names a file, every check appends one JSON line to it.
 """
@@ -19,7 +19,7 @@ import itertools
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -27,34 +27,47 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
+Function = Callable[[Tensor], Tensor]
+
 DRAWS = 8
-# A draw on which a model overflows (exponentials of unbounded scales, say) is repeated with smaller parameters.
+# Where a model overflows (exponentials of unbounded scales, say), a draw is repeated with smaller parameters.
 GAINS = (1.0, 0.5, 0.25, 0.1, 0.03)
-Z_MAX = 4.5  # one false alarm in 150,000
+Z_MAX = 4.5  # standard errors; one false alarm in 150,000
+
+HINTS = {  # where to look first
+    "autoregressive": "Is a mask transposed, made for another order, or not strict in the last layer (A)?",
+    "dependence": "Look for a logarithm, a root or a division of what may be zero or negative.",
+    "invertible": "Does inverse undo the steps in reverse order, with the same scales, shifts, permutation?",
+    "log_det": "Look at its sign (forward is data to noise), factors, and sums over dimensions and layers.",
+    "sums_to_one": "Is a conditional not normalised, an own or later variable seen, a factor counted twice?",
+    "integrates_to_one": "Does the density or its log-determinant lack a factor? Are the limits too narrow?",
+    "samples_match": "Is a variance used as a standard deviation, a weight wrong, an axis swapped?",
+    "unbiased": "Is a sign, a factor or a term missing, or a mean taken inside a logarithm?",
+    "bound": "Is the sign of the KL right, are both in one unit, is an estimate averaged enough?",
+    "gradients_reach": "Are they used in the loss? Is something detached, or a unit dead?",
+    "batch_independent": "Is batch normalisation in train mode, or a mean or maximum taken over the batch?",
+    "lipschitz": "Is every layer constrained? Is the norm taken over all dimensions of an example?",
+}
 
 
-class CheckFailed(AssertionError):
+class CheckFailed(AssertionError):  # noqa: N818
     """A property that was checked does not hold."""
 
 
-class WrongShape(CheckFailed, ValueError):
-    """A function that was checked returned a tensor of the wrong shape."""
+class WrongShape(CheckFailed, ValueError):  # noqa: N818
+    """A function that was checked returned something of the wrong shape."""
 
 
-# ---- structure -------------------------------------------------------------------------------------------
+# ---- autoregressive models ---------------------------------------------------------------------------------
 
 
 def autoregressive(
-    f: Callable[[Tensor], Tensor],
-    shape: Sequence[int],
-    *,
-    order: Sequence[int] | None = None,
-    values: int | None = None,
+    f: Function, shape: Sequence[int], *, order: Sequence[int] | None = None, values: int | None = None
 ) -> Tensor:
     """Check that every output depends only on inputs that are drawn strictly before it.
 
-    Inputs are moved one at a time, all in one batch, and outputs that change are noted. A move, unlike a
-    derivative, also sees what saturates, what is detached and what is a step function.
+    Inputs are moved one at a time, all in one batch, and the outputs that change are noted. Unlike a
+    derivative, a move also sees what is saturated, detached or a step function.
 
     Args:
         f: maps ``(B, *shape)`` to ``(B, *shape)`` or, as in `torch.nn.functional.cross_entropy`, to
@@ -71,32 +84,26 @@ def autoregressive(
         CheckFailed: an output depends on itself or on an input drawn after it, or is not finite.
         ValueError: ``shape``, ``order`` or ``values`` is not valid, or ``f`` does not accept such inputs.
     """
-    shape, order = _shape(shape), _order(order, shape)
     matrix, out_shape = _dependence("autoregressive", f, shape, values)
-    size = len(order)
-    if out_shape not in (shape, (*out_shape[:1], *shape)):
-        message = (
-            f"f returned shape (B, {', '.join(map(str, out_shape))}), expected (B, *shape) or (B, P, *shape) "
-            f"with shape {shape}: the axis of parameters comes right after the batch"
+    index = torch.arange(math.prod(shape))
+    if order is None:
+        order = index.reshape(shape).movedim(0, -1).flatten() if len(shape) == 3 else index
+    order = torch.as_tensor(order, device="cpu").long()
+    wanted = f"order must be a permutation of 0 … {len(index) - 1}, got {order.tolist()}"
+    _require(order.ndim == 1 and torch.equal(order.sort().values, index), wanted)
+    _expect_shape("autoregressive", "the output of one example", out_shape, shape, (*out_shape[:1], *shape))
+    matrix = matrix.reshape(-1, len(index), len(index)).any(0)
+    leaks = matrix[order][:, order].triu().nonzero().tolist()  # both in the order of drawing
+    message = f"{len(leaks)} leaks"
+    for i, j in leaks[:1]:
+        message += (
+            f": output {order[i]} (drawn {_ordinal(i)}) depends on input {order[j]} (drawn {_ordinal(j)})"
         )
-        _verdict("autoregressive", None, None, False, message, WrongShape)
-    matrix = matrix.reshape(-1, size, size).any(0)
-    rank = torch.empty(size, dtype=torch.long)
-    rank[order] = torch.arange(size)
-    leaks = (matrix & (rank[:, None] <= rank)).nonzero()
-    message = ""
-    if len(leaks):
-        i, j = min(leaks.tolist(), key=lambda pair: (rank[pair[0]].item(), rank[pair[1]].item()))
-        message = (
-            f"output {_name(i, shape)} (drawn {_ordinal(rank[i])}) depends on input {_name(j, shape)} "
-            f"(drawn {_ordinal(rank[j])}); {len(leaks)} such leaks, 0 allowed. "
-            + _leak_hint(matrix, leaks, order, rank)
-        )
-    _verdict("autoregressive", len(leaks), 0, not len(leaks), message)
+    _verdict("autoregressive", len(leaks), 0, message)
     return matrix
 
 
-def dependence(f: Callable[[Tensor], Tensor], shape: Sequence[int], *, values: int | None = None) -> Tensor:
+def dependence(f: Function, shape: Sequence[int], *, values: int | None = None) -> Tensor:
     """Find which outputs depend on which inputs.
 
     Args:
@@ -111,175 +118,198 @@ def dependence(f: Callable[[Tensor], Tensor], shape: Sequence[int], *, values: i
         CheckFailed: an output is not finite.
         ValueError: ``shape`` or ``values`` is not valid, or ``f`` does not accept such inputs.
     """
-    matrix, _ = _dependence("dependence", f, _shape(shape), values)
-    _verdict("dependence", matrix.double().mean().item(), None, True)
+    matrix, _ = _dependence("dependence", f, shape, values)
+    _verdict("dependence", matrix.double().mean().item(), 1)
     return matrix
 
 
 def _dependence(
-    check: str, f: Callable, shape: tuple[int, ...], values: int | None
-) -> tuple[Tensor, tuple[int, ...]]:
-    """Return the bool matrix (outputs, inputs) and the shape of one output, judged by moving one input at a time."""
-    if values is not None and (not isinstance(values, int) or values < 2):
-        raise ValueError(f"values must be an integer of at least 2, got {values!r}")
-    size = math.prod(shape)
-    generator = torch.Generator().manual_seed(0)
-    if values is None:  # some models take the logit or the logarithm of their input: (0, 1) comes second
-        kinds = [functools.partial(kind, dtype=torch.float64) for kind in (torch.randn, torch.rand)]
-    else:
-        integers = functools.partial(torch.randint, values)
-        kinds = [integers, lambda size, generator: integers(size, generator=generator).double()]
-    with _undisturbed():
-        f, probe, kind = _accepted(f, [draw((4, *shape), generator=generator) for draw in kinds])
-        if not isinstance(f(probe.clone()), Tensor):
-            raise TypeError(f"f must return one tensor, got {type(f(probe.clone())).__name__}")
-        out_shape = tuple(f(probe.clone()).shape[1:])
-        rows = max(1, min(size, 2**18 // size))  # as many as memory allows for a convolutional network
+    check: str, f: Function, shape: Sequence[int], values: int | None
+) -> tuple[Tensor, torch.Size]:
+    """Return the bool matrix (outputs, inputs) and the shape of one output."""
+    positive = isinstance(shape, Sequence) and all(isinstance(side, int) and side > 0 for side in shape)
+    _require(positive and len(shape) > 0, f"shape must be a tuple of sizes such as (784,), got {shape!r}")
+    _require(values is None or values > 1, f"values must be at least 2, got {values!r}")
+    size, generator = math.prod(shape), torch.Generator().manual_seed(0)
 
-        def answer(inputs: Tensor) -> Tensor:
-            torch.manual_seed(0)  # a model that draws noise must draw the same noise again
-            return f(inputs.reshape(-1, *shape).to(probe)).flatten(1).cpu()
+    def two_points(kind: int, scale: float = 1.0) -> Tensor:
+        """Draw two examples that differ in every entry; of kind 1 for a function that refuses kind 0."""
+        if values is None:  # kind 1: the function may take the logit of its input
+            draw = torch.rand if kind else torch.randn
+            return draw(2, size, generator=generator, dtype=torch.float64) * (1 if kind else scale)
+        x = torch.randint(values, (size,), generator=generator)
+        x = torch.stack([x, (x + torch.randint(1, values, (size,), generator=generator)) % values])
+        return x.double() if kind else x
+
+    with _undisturbed(), torch.no_grad():
+        f, probe, kind = _accepted(check, f, [two_points(kind).reshape(2, *shape) for kind in (0, 1)])
+
+        def answer(x: Tensor) -> Tensor:
+            torch.manual_seed(0)  # a function that draws noise draws the same for each batch
+            return f(x.reshape(-1, *shape).to(probe)).cpu()
 
         def measure(draw: int) -> Tensor | None:
-            if values is not None:
-                x = torch.randint(values, (size,), generator=generator)
-                elsewhere = (x + torch.randint(1, values, (size,), generator=generator)) % values
-            else:  # small and large inputs: a function that is used as it is may saturate on one of them
-                scale = (1.0, 1.0, 0.1, 3.0)[draw % 4] if kind == 0 else 1.0
-                x, elsewhere = scale * kinds[kind]((2, size), generator=generator)
-            matrix, still = torch.zeros(math.prod(out_shape), size, dtype=torch.bool), torch.empty(0)
-            for index in torch.arange(size).split(rows):
-                inputs = x.repeat(len(index), 1)
-                # The same rows, unmoved: equal arithmetic, so that no rounding is mistaken for dependence.
-                if len(still) != len(index):
-                    still = answer(inputs)
-                inputs[torch.arange(len(index)), index] = elsewhere[index]
-                moved = answer(inputs)
-                if not (still.isfinite().all() and moved.isfinite().all()):
+            # A function that is used as it is may be saturated at one scale of inputs and not at another.
+            x, elsewhere = two_points(kind, scale=(1.0, 0.1, 3.0, 1.0)[draw % 4])
+            columns, before = [], torch.empty(0)
+            for index in torch.arange(size).split(max(1, 2**18 // size)):
+                moved = x.repeat(len(index), 1)
+                # The same rows unmoved: equal arithmetic, so that rounding does not look like a leak.
+                before = before if len(before) == len(index) else answer(moved).flatten(1)
+                moved[torch.arange(len(index)), index] = elsewhere[index]
+                change = (answer(moved).flatten(1) - before).abs()
+                if not math.isfinite(change.sum()):
                     return None
-                matrix[:, index] = ((moved - still).abs() > _noise(still) * (1 + still.abs().max())).T
-            return matrix
+                columns.append(change > _precision(before, 1e-10, 1e-5) * (1 + before.abs().max()))
+            return torch.cat(columns).T
 
-        with torch.no_grad():
-            draws = list(_draws(check, f, measure))
-    return torch.stack(draws).any(0), out_shape
+        return functools.reduce(torch.logical_or, _draws(check, f, measure)), answer(probe).shape[1:]
 
 
-def _noise(out: Tensor) -> float:
-    """Return the relative change that counts as rounding in the precision of an output."""
-    return 1e-10 if out.dtype == torch.float64 else 1e-5
-
-
-def _leak_hint(matrix: Tensor, leaks: Tensor, order: Tensor, rank: Tensor) -> str:
-    """Guess the cause of leaks from their pattern."""
-    if matrix.all():
-        return "Every output sees every input: is the mask applied at all, and in forward?"
-    if (leaks[:, 0] == leaks[:, 1]).all():
-        return (
-            "Each leak is an input seen by its own output: the last mask must be strict (>, not >=; type A)."
-        )
-    inverse = torch.argsort(order)
-    for wrong, hint in (
-        (order.flip(0), "The order is reversed: is a mask transposed or compared the wrong way round?"),
-        (
-            inverse,
-            "It fits the inverse permutation: order[k] is the index drawn k-th, not the time of index k.",
-        ),
-    ):
-        wrong_rank = torch.argsort(wrong)
-        if not (matrix & (wrong_rank[:, None] <= wrong_rank)).any():
-            return hint
-    return "Compare the masks of the layers on a path between the two, and the order they were built for."
-
-
-def _shape(shape: Sequence[int]) -> tuple[int, ...]:
-    """Return the shape as a tuple of positive integers."""
-    if isinstance(shape, int) or not all(isinstance(side, int) and side > 0 for side in shape) or not shape:
-        raise ValueError(f"shape must be a tuple of positive integers such as (784,), got {shape!r}")
-    return tuple(shape)
-
-
-def _order(order: Sequence[int] | None, shape: tuple[int, ...]) -> Tensor:
-    """Return the order of drawing as flat indices, raster order if none is given."""
-    index = torch.arange(math.prod(shape))
-    if order is None:
-        return index.reshape(shape).movedim(0, -1).flatten() if len(shape) == 3 else index
-    order = torch.as_tensor(order, device="cpu").long()
-    if order.ndim != 1 or not torch.equal(order.sort().values, index):
-        raise ValueError(
-            f"order must be a permutation of 0 … {len(index) - 1} for shape {shape}, got {order.tolist()}"
-        )
-    return order
-
-
-def _name(flat: int, shape: tuple[int, ...]) -> str:
-    """Name an entry: its index, or its coordinates in an image."""
-    place = torch.unravel_index(torch.tensor(flat), shape)
-    return str(flat) if len(shape) == 1 else str(tuple(int(p) for p in place))
-
-
-def _ordinal(rank: Tensor) -> str:
-    """Write a zero-based rank as 1st, 2nd, 3rd, ..."""
-    k = int(rank) + 1
+def _ordinal(index: int) -> str:
+    """Write 0, 1, 2, ... as 1st, 2nd, 3rd, ..., 11th, ..., 21st."""
+    k = index + 1
     return f"{k}{'th' if k % 100 in (11, 12, 13) else {1: 'st', 2: 'nd', 3: 'rd'}.get(k % 10, 'th')}"
+
+
+# ---- flows -------------------------------------------------------------------------------------------------
+
+
+def invertible(flow: nn.Module, x: Tensor) -> float:
+    """Check that ``inverse`` undoes ``forward`` and ``forward`` undoes ``inverse``, to 1e-6.
+
+    Args:
+        flow: ``flow(x) -> (z, log_det)``, ``flow.inverse(z) -> x``.
+        x: examples ``(B, ...)``. The other direction starts from midpoints of their images.
+
+    Returns:
+        The greatest difference, relative to 1 + the greatest entry, over both directions and all draws.
+
+    Raises:
+        CheckFailed: a round trip does not come back.
+        ValueError: ``x`` is not a batch of real examples, or ``flow`` does not accept it.
+    """
+    with _undisturbed(), torch.no_grad():
+        flow, x, _ = _accepted("invertible", flow, [_examples(x)])
+
+        def measure(draw: int) -> tuple[float, float] | None:
+            z, _ = _transform("invertible", flow, x)
+            middle = (z + z.roll(1, 0)) / 2  # no image of x: an inverse that remembers x is found out
+            rounding = 50 * torch.finfo(z.dtype).eps * z.abs().max() * torch.randn_like(z)
+            errors, bound = [], _precision(z, 1e-6, 1e-3)
+            there_and_back = (x, lambda noise: flow.inverse(z + noise))
+            back_and_there = (middle, lambda noise: flow(flow.inverse(middle + noise))[0])
+            for start, trip in (there_and_back, back_and_there):
+                end, scale = trip(0), 1 + start.abs().max()
+                _expect_shape("invertible", "the end of a round trip", end.shape, start.shape)
+                errors.append(((end - start).abs().max() / scale).item())
+                noise = ((trip(rounding) - end).abs().max() / scale).item()
+                if not math.isfinite(errors[-1]) or bound < errors[-1] < 100 * noise:
+                    return None  # overflow, or so ill-conditioned that rounding explains the difference
+            return max(errors), bound
+
+        error, bound = max(_draws("invertible", flow, measure))
+    message = "inverse(forward(x)) is not x, or forward(inverse(z)) is not z (greatest relative difference)"
+    _verdict("invertible", error, bound, message)
+    return error
+
+
+def log_det(flow: Function, x: Tensor) -> float:
+    """Check the log-determinant of a flow against that of its Jacobian by automatic differentiation, to 1e-6.
+
+    Args:
+        flow: ``flow(x) -> (z, log_det)`` with ``log_det`` of shape ``(B,)``, in nats.
+        x: examples ``(B, ...)``; of large ones the first few are used.
+
+    Returns:
+        The greatest difference in nats, relative to 1 + the greatest log-determinant, over all draws.
+
+    Raises:
+        CheckFailed: they differ (by more than 1e-3 in float32), or ``log_det`` is not ``(B,)`` or not finite.
+        ValueError: ``x`` is not a batch of real examples, or ``flow`` does not accept it.
+    """
+    with _undisturbed(), torch.enable_grad():
+        flow, x, _ = _accepted("log_det", flow, [_examples(x)])
+        x = x[: max(1, 2**24 // x[0].numel() ** 2)]
+
+        def measure(draw: int) -> tuple[float, float, str] | None:
+            leaf = x.clone().requires_grad_()
+            z, given = _transform("log_det", flow, leaf.clone())
+            _expect_shape("log_det", "log_det", given.shape, x.shape[:1])
+            if not z.requires_grad:
+                _verdict("log_det", math.nan, 0, "z carries no gradient back to x: is it detached?")
+            gradient = functools.partial(
+                torch.autograd.grad, inputs=leaf, retain_graph=True, materialize_grads=True
+            )
+            J = torch.stack([gradient(column.sum())[0].flatten(1) for column in z.flatten(1).unbind(1)], 1)
+            exact = torch.linalg.slogdet(J).logabsdet
+            difference, scale = (given - exact).abs(), 1 + exact.abs().max()
+            error, bound, k = (
+                (difference.max() / scale).item(),
+                _precision(z, 1e-6, 1e-3),
+                difference.argmax(),
+            )
+            rounding = torch.finfo(z.dtype).eps * torch.linalg.cond(J).max() if error > bound else 0
+            if not math.isfinite(error) or rounding > bound:
+                return None
+            return (
+                error,
+                bound,
+                f"log_det of example {k} is {given[k]:.6g}, its Jacobian's {exact[k]:.6g} nats",
+            )
+
+        error, bound, message = max(_draws("log_det", flow, measure))
+    _verdict("log_det", error, bound, message)
+    return error
+
+
+def _transform(check: str, flow: Function, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what a flow does to x: (z, log_det), with as many entries in z as in x."""
+    z, log_det = flow(x)
+    _expect_shape(check, "z, flat,", z.flatten(1).shape, x.flatten(1).shape)
+    return z, log_det
 
 
 # ---- densities, samplers, estimators -----------------------------------------------------------------------
 
 
-def sums_to_one(log_prob: Callable[[Tensor], Tensor], dim: int, *, values: int = 2) -> float:
+def sums_to_one(log_prob: Function, dim: int, *, values: int = 2) -> float:
     """Check that the probabilities of all states sum to one, to 1e-6 (1e-4 in single precision).
 
     Args:
-        log_prob: maps all states, ``(values ** dim, dim)`` of integers 0 … values − 1 (int64, or floats if it
-            does not take those), to their log-probabilities ``(values ** dim,)`` in nats, in batches.
+        log_prob: maps states ``(B, dim)`` of integers 0 … values − 1 (int64, or floats if it does not take
+            those) to log-probabilities ``(B,)`` in nats.
         dim: number of variables.
         values: number of values of each variable.
 
     Returns:
-        The sum of probabilities.
+        The sum of the probabilities of all ``values ** dim`` states.
 
     Raises:
         CheckFailed: the sum is not one, or a log-probability is NaN or +inf.
         ValueError: there are more than 2**22 states, or ``log_prob`` does not accept them.
     """
-    if not (isinstance(dim, int) and isinstance(values, int) and dim > 0 and values > 1):
-        raise ValueError(
-            f"dim must be at least 1 and values at least 2, both integers; got {dim!r} and {values!r}"
-        )
-    if values**dim > 2**22:
-        raise ValueError(
-            f"{values}**{dim} states are too many to sum, at most 2**22 = {2**22}; take a smaller model"
-        )
+    _require(dim > 0 and values > 1, f"dim must be at least 1 and values at least 2, got {dim} and {values}")
+    _require(
+        values**dim <= 2**22, f"{values}**{dim} states are too many, at most 2**22: take a smaller model"
+    )
     # Row k holds the digits of k in base `values`.
     states = torch.arange(values**dim)[:, None] // values ** torch.arange(dim - 1, -1, -1) % values
-    with _undisturbed(), torch.no_grad():
-        log_prob, probe, _ = _accepted(log_prob, [states[-1024:], states[-1024:].double()])
-        log_p = [_log_density("sums_to_one", log_prob, rows.to(probe)) for rows in states.split(2**14)]
-    bound = 1e-6 if log_p[0].dtype == torch.float64 else 1e-4
-    total = torch.cat(log_p).double().logsumexp(0).exp().item()
-    hint = (
-        "a conditional is not normalised, or an output sees its own or a later variable"
-        if total > 0.5
-        else "a factor is counted twice, or the log-probabilities are not in nats"
-    )
-    message = (
-        f"the {len(states)} probabilities sum to {total:.8g}, off by {abs(total - 1):.2g} > {bound:g}: {hint}"
-    )
-    _verdict("sums_to_one", total, bound, abs(total - 1) <= bound, message)
+    log_p = _log_density("sums_to_one", log_prob, [states, states.double()])
+    total = log_p.double().logsumexp(0).exp().item()
+    message = f"the probabilities of all {len(states)} states sum to {total:.8g}"
+    _verdict("sums_to_one", abs(total - 1), _precision(log_p, 1e-6, 1e-4), message)
     return total
 
 
-def integrates_to_one(
-    log_prob: Callable[[Tensor], Tensor], *, limits: tuple[float, float] = (-8, 8)
-) -> float:
+def integrates_to_one(log_prob: Function, *, limits: tuple[float, float] = (-8, 8)) -> float:
     """Check that a density of two variables integrates to one on a square window, to 1e-3.
 
-    The grid is refined where the density is steep, and made finer everywhere before a density is accused.
+    The grid is refined where the density is steep, and starts finer before a density is accused.
 
     Args:
         log_prob: maps ``(B, 2)`` to log-densities ``(B,)`` in nats.
-        limits: the window is ``[limits[0], limits[1]]`` squared; it must hold all but 1e-4 of the mass.
+        limits: the window is the square of this interval; it should hold all but 1e-4 of the mass.
 
     Returns:
         The integral over the window.
@@ -288,146 +318,101 @@ def integrates_to_one(
         CheckFailed: the integral is not one, or a log-density is NaN or +inf.
         ValueError: ``limits`` is not an interval, or ``log_prob`` does not accept ``(B, 2)``.
     """
-    with _undisturbed():
-        for cells in (128, 512):
-            mass, edge = _cell_masses("integrates_to_one", log_prob, limits, (2,), cells)
-            total = mass.sum().item()
-            if abs(total - 1) <= 1e-3:
-                break
-    hint = "the density or its log-determinant lacks a factor"
-    if edge > 1e-5:
-        hint = f"or mass lies outside: the density at the edge of the window is {edge:.2g}, widen `limits`"
-    message = (
-        f"the density integrates to {total:.5f} on {tuple(limits)} squared, off by more than 0.001: {hint}"
-    )
-    _verdict("integrates_to_one", total, 1e-3, abs(total - 1) <= 1e-3, message)
+    for cells in (200, 800):
+        mass = _cell_masses("integrates_to_one", log_prob, limits, (2,), cells)
+        total = mass.sum().item()
+        if abs(total - 1) <= 1e-3:
+            break
+    edge = (1 - mass.reshape(cells, cells)[1:-1, 1:-1].sum() / mass.sum()).item()
+    message = f"the integral over {limits} squared is {total:.5f}, {edge:.2g} of it in the outermost cells"
+    _verdict("integrates_to_one", abs(total - 1), 1e-3, message)
     return total
 
 
 def samples_match(
     sample: Callable[[int], Tensor],
-    log_prob: Callable[[Tensor], Tensor],
+    log_prob: Function,
     *,
     n: int = 10_000,
     limits: tuple[float, float] = (-8, 8),
 ) -> float:
-    """Check that a sampler draws from the density, by a chi-square test over cells of about equal probability.
+    """Check that a sampler draws from a density, by a chi-square test over cells of about equal probability.
 
-    The probabilities of the cells are integrals of ``log_prob``; all that lies outside the window is one cell.
+    The probabilities of the cells are integrals of the density; all that lies outside the window is one cell.
 
     Args:
         sample: maps n to n samples, ``(n,)``, ``(n, 1)`` or ``(n, 2)``.
-        log_prob: maps such a batch to its log-densities ``(n,)`` in nats.
+        log_prob: maps such a batch to log-densities ``(n,)`` in nats.
         n: number of samples.
         limits: window, in each variable, in which the density is integrated.
 
     Returns:
-        The chi-square statistic as a z-score; below 4.5 for a sampler that matches.
+        The statistic as a z-score; beyond 4.5 the sampler does not match.
 
     Raises:
         CheckFailed: samples and density disagree, or one of them is not finite.
         ValueError: ``n`` is below 1,000 or ``limits`` is not an interval.
 
     References:
-        Karl Pearson, On the criterion that a given system of deviations ..., 1900,
-        https://doi.org/10.1080/14786440009463897
+        Karl Pearson, On the criterion that a given system of deviations ... can be reasonably supposed
+        to have arisen from random sampling, 1900, https://doi.org/10.1080/14786440009463897
     """
-    if not isinstance(n, int) or n < 1000:
-        raise ValueError(f"n must be an integer of at least 1000, got {n!r}")
+    _require(n >= 1000, f"n must be at least 1000, got {n}")
     with _undisturbed():
-        x = _private(sample, torch.float64)(n).detach().cpu()
-        if x.shape not in ((n,), (n, 1), (n, 2)):
-            message = f"sample({n}) has shape {tuple(x.shape)}, expected ({n},), ({n}, 1) or ({n}, 2)"
-            _verdict("samples_match", None, Z_MAX, False, message, WrongShape)
-        if not x.isfinite().all():
-            message = f"{(~x.isfinite()).sum()} of {x.numel()} sampled numbers are not finite"
-            _verdict("samples_match", None, Z_MAX, False, message)
-        cells = 256 if x[0].numel() == 2 else 4096
-        mass, _ = _cell_masses("samples_match", log_prob, limits, tuple(x.shape[1:]), cells)
-    bins = _equal_bins(mass.reshape(cells, -1), n // 100)
-    low, high = limits
-    place = ((x.double().reshape(n, -1) - low) / (high - low) * cells).floor().long()
+        x = _private(sample)(n).detach().cpu().double()
+    _expect_shape("samples_match", f"sample({n})", x.shape, (n,), (n, 1), (n, 2))
+    if not math.isfinite(x.sum()):
+        _verdict("samples_match", math.nan, Z_MAX, f"{(~x.isfinite()).sum()} sampled numbers are not finite")
+    dims, (low, high) = x[0].numel(), limits
+    cells, parts = (4096, n // 100) if dims == 1 else (400, math.isqrt(n // 100))
+    mass = _cell_masses("samples_match", log_prob, limits, x.shape[1:], cells).reshape([cells] * dims)
+    place = ((x.reshape(n, dims) - low) / (high - low) * cells).floor()
     inside = ((place >= 0) & (place < cells)).all(1)
-    flat = (place[inside] * torch.tensor([cells, 1][-place.shape[1] :])).sum(1)
-    # The last cell of the test is all that lies outside the window.
-    expected = n * torch.cat(
-        [torch.zeros(bins.max() + 1, dtype=mass.dtype).index_add_(0, bins, mass), 1 - mass.sum()[None]]
+    bins, bin_of_x = torch.zeros_like(mass, dtype=torch.long), torch.zeros(n, dtype=torch.long)
+    for axis in range(dims):  # cut each axis into parts of equal marginal probability
+        marginal = mass.sum(1 - axis) if dims == 2 else mass
+        part = ((marginal.cumsum(0) - marginal / 2) / mass.sum() * parts).long().clamp(0, parts - 1)
+        bins = bins * parts + part.reshape([-1 if a == axis else 1 for a in range(dims)])
+        bin_of_x = bin_of_x * parts + part[place[:, axis].clamp(0, cells - 1).long()]
+    # The last bin is all that lies outside the window.
+    expected = torch.zeros(parts**dims + 1, dtype=mass.dtype).index_add_(
+        0, bins.flatten(), n * mass.flatten()
     )
-    observed = torch.cat([torch.bincount(bins[flat], minlength=len(expected) - 1), (~inside).sum()[None]])
-    deviation = (observed - expected).square() / expected.clamp_min(1)
-    z = float(stats.norm.isf(stats.chi2.sf(deviation.sum().item(), len(expected) - 1)))
-    worst = int(deviation.argmax())
-    where = f"outside the window {tuple(limits)}"
-    if worst < len(expected) - 1:
-        centre = torch.stack(
-            torch.unravel_index((bins == worst).nonzero()[:, 0], (cells,) * place.shape[1]), -1
-        )
-        weight = mass[bins == worst, None]
-        centre = low + ((centre + 0.5) * weight).sum(0) / weight.sum() * (high - low) / cells
-        where = f"around {tuple(round(c, 2) for c in centre.tolist())}"
+    expected[-1] = n - expected.sum()
+    observed = torch.bincount(bin_of_x.where(inside, parts**dims), minlength=len(expected))
+    chi_square = ((observed - expected).square() / expected.clamp_min(1)).sum()
+    z = float(stats.norm.isf(stats.chi2.sf(chi_square, (expected > 0).sum() - 1)))
     message = (
-        f"samples and density disagree, z = {z:.1f} > {Z_MAX}: {where} there are {observed[worst]} of {n} samples, "
-        f"{expected[worst]:.1f} expected; the density integrates to {mass.sum():.4f}. Is a variance used as a "
-        "standard deviation, a weight wrong, an axis swapped?"
+        f"{n} samples do not follow the density (z-score), {(~inside).sum()} of them are outside {limits}, "
     )
-    _verdict("samples_match", z, Z_MAX, z <= Z_MAX and mass.sum() <= 1.001, message)
+    message += f"{expected[-1]:.1f} expected; the density integrates to {mass.sum():.4f} inside"
+    _verdict("samples_match", z if mass.sum() < 1.001 else math.inf, Z_MAX, message)
     return z
 
 
-def _equal_bins(mass: Tensor, count: int) -> Tensor:
-    """Sort cells of a grid, (rows, columns), into at most `count` bins of about equal mass; returns the flat bins."""
-
-    def split(mass: Tensor, parts: int) -> Tensor:
-        """Cut a row of masses into parts by its cumulative share, taken at the middle of each cell."""
-        share = (mass.cumsum(0) - mass / 2) / mass.sum().clamp_min(1e-300)
-        return (share * parts).long().clamp(0, parts - 1)
-
-    columns = 1 if mass.shape[1] == 1 else math.isqrt(count)
-    slab = split(mass.sum(1), count // columns)
-    bins = torch.stack(
-        [slab[k] * columns + split(mass[slab == slab[k]].sum(0), columns) for k in range(len(slab))]
-    )
-    return torch.unique(bins.flatten(), return_inverse=True)[1]
-
-
 def _cell_masses(
-    check: str, log_prob: Callable, limits: tuple[float, float], shape: tuple[int, ...], cells: int
-) -> tuple[Tensor, float]:
-    """Integrate a density of one or two variables over each cell of a regular grid of `cells` a side.
-
-    A cell is split, again and again, while its quarters (halves) sum to something else than its middle says.
-    Returns the masses, flat, and the greatest density at the edge of the window.
-    """
+    check: str, log_prob: Function, limits: tuple[float, float], shape: Sequence[int], cells: int
+) -> Tensor:
+    """Integrate a density of one or two variables over the cells of a grid by the midpoint rule."""
     low, high = limits
-    if not -math.inf < low < high < math.inf:
-        raise ValueError(f"limits must be two numbers, the lower first, got {limits!r}")
-    dims, side = math.prod(shape), (high - low) / cells
+    _require(
+        -math.inf < low < high < math.inf, f"limits must be two numbers, the lower first, got {limits!r}"
+    )
+    side = (high - low) / cells
     middle = low + side * (torch.arange(cells, dtype=torch.float64) + 0.5)
-    x = torch.cartesian_prod(*[middle] * dims).reshape(-1, dims)
-    owner, mass = torch.arange(len(x)), torch.zeros(len(x), dtype=torch.float64)
-    with torch.no_grad():
-        log_prob, probe, _ = _accepted(log_prob, [x[len(x) // 2 :][:4].reshape(-1, *shape)])
+    x = torch.cartesian_prod(*[middle] * math.prod(shape)).reshape(-1, *shape)
+    return _log_density(check, log_prob, [x]).double().exp() * side ** math.prod(shape)
 
-        def density(points: Tensor) -> Tensor:
-            parts = points.reshape(-1, *shape).to(probe).split(2**16)
-            return torch.cat([_log_density(check, log_prob, part) for part in parts]).double().exp()
 
-        coarse = density(x)
-        edge = coarse[((x - low < side) | (high - x < side)).any(1)].max().item()
-        coarse = coarse * side**dims
-        while True:
-            side /= 2
-            corners = torch.cartesian_prod(*[torch.tensor([-0.5, 0.5], dtype=x.dtype) * side] * dims).reshape(
-                -1, dims
-            )
-            x = x[:, None] + corners
-            fine = density(x).reshape(len(x), -1) * side**dims
-            split = ((fine.sum(1) - coarse).abs() > 2e-7) & (len(x) < 2**19)
-            mass.index_add_(0, owner[~split], fine[~split].sum(1))
-            if not split.any():
-                return mass, edge
-            x, coarse = x[split].flatten(0, 1), fine[split].flatten()
-            owner = owner[split].repeat_interleave(2**dims)
+def _log_density(check: str, log_prob: Function, points: Sequence[Tensor]) -> Tensor:
+    """Return log_prob, (B,), at the first of the given forms of the points that it takes."""
+    with _undisturbed(), torch.no_grad():
+        log_prob, probe, kind = _accepted(check, log_prob, [x[len(x) // 2 :][:8] for x in points])
+        _expect_shape(check, f"log_prob of {len(probe)} points", log_prob(probe).shape, probe.shape[:1])
+        log_p = torch.cat([log_prob(x.to(probe)).cpu() for x in points[kind].split(2**16)])
+    if (bad := log_p.isnan() | log_p.isposinf()).any():
+        _verdict(check, math.nan, 0, f"log_prob is NaN or +inf at {int(bad.sum())} of {len(log_p)} points")
+    return log_p
 
 
 def unbiased(estimator: Callable[[], Any], truth: Any, *, n: int = 4000) -> float:
@@ -439,59 +424,193 @@ def unbiased(estimator: Callable[[], Any], truth: Any, *, n: int = 4000) -> floa
         n: number of draws.
 
     Returns:
-        The smallest bias that would have been seen, 4.5 standard errors (in the coordinate where that is largest).
+        The smallest bias that would have been seen: 4.5 standard errors, where they are largest.
 
     Raises:
         CheckFailed: the bias is beyond 4.5 standard errors, or a draw is not finite.
         ValueError: a draw and the truth differ in shape, or ``n`` is below 100.
     """
-    if not isinstance(n, int) or n < 100:
-        raise ValueError(f"n must be an integer of at least 100, got {n!r}")
+    _require(n >= 100, f"n must be at least 100, got {n}")
     truth = torch.as_tensor(truth, dtype=torch.float64).detach().cpu()
     with _undisturbed():
-        draws = [torch.as_tensor(estimator()).detach().cpu().double() for _ in range(n)]
-    if draws[0].shape != truth.shape:
-        raise ValueError(
-            f"a draw has shape {tuple(draws[0].shape)}, the truth {tuple(truth.shape)}; they must agree"
-        )
-    draws = torch.stack(draws)
-    if not draws.isfinite().all():
-        message = f"{(~draws.isfinite()).sum()} of {draws.numel()} drawn numbers are not finite"
-        _verdict("unbiased", None, None, False, message)
-    # An estimator without variance is compared up to single precision.
-    visible = Z_MAX * draws.std(0) / math.sqrt(n) + 1e-6 * truth.abs().clamp_min(1)
-    bias = draws.mean(0) - truth
-    worst = (bias.abs() / visible).argmax()
-    bias, seen = bias.flatten()[worst].item(), visible.flatten()[worst].item()
+        draws = torch.stack([torch.as_tensor(estimator()).detach().cpu().double() for _ in range(n)])
+    shapes = f"a draw has shape {tuple(draws.shape[1:])}, the truth {tuple(truth.shape)}; they must agree"
+    _require(draws.shape[1:] == truth.shape, shapes)
+    # An estimator without variance is compared to the precision of float32.
+    visible = (Z_MAX * draws.std(0) / math.sqrt(n) + 1e-6 * truth.abs().clamp_min(1)).flatten()
+    bias, truth = (draws.mean(0) - truth).flatten(), truth.flatten()
+    k = (bias.abs() / visible).nan_to_num(math.inf).argmax()
     message = (
-        f"the mean of {n} draws is {bias + truth.flatten()[worst].item():.6g}, the truth {truth.flatten()[worst]:.6g}: "
-        f"a bias of {bias:.3g}, where {seen:.3g} ({Z_MAX} standard errors) would have been seen. "
-        "Is a factor, a sign or a term missing, or a mean taken inside a logarithm?"
+        f"the mean of {n} draws is {truth[k] + bias[k]:.6g}, the truth {truth[k]:.6g} (entry {k}), so a bias"
     )
-    _verdict("unbiased", bias, seen, abs(bias) <= seen, message)
+    message += f" of {bias[k]:.3g}, where the smallest that would be seen is {visible[k]:.3g}"
+    _verdict("unbiased", bias[k].abs().item(), visible[k].item(), message)
     return visible.max().item()
+
+
+def bound(lower: Any, exact: Any) -> float:
+    """Check that a lower bound lies nowhere above the exact value, up to the rounding of float32.
+
+    Args:
+        lower: the bound, a number or an array (one for each example); if it is estimated, averaged enough.
+        exact: the exact value, of the same shape and in the same unit.
+
+    Returns:
+        The mean gap, exact − lower.
+
+    Raises:
+        CheckFailed: the bound is above the exact value by more than 1e-5 · (1 + |exact|), or is NaN.
+        ValueError: the two differ in shape.
+    """
+    lower, exact = (torch.as_tensor(value, dtype=torch.float64).detach().cpu() for value in (lower, exact))
+    shapes = (
+        f"the bound has shape {tuple(lower.shape)}, the exact value {tuple(exact.shape)}; they must agree"
+    )
+    _require(lower.shape == exact.shape, shapes)
+    excess = ((lower - exact) / (1 + exact.abs())).flatten()
+    k = excess.nan_to_num(math.inf).argmax()
+    message = (
+        f"the lower bound {lower.flatten()[k]:.6g} exceeds the exact {exact.flatten()[k]:.6g} (entry {k})"
+    )
+    _verdict("bound", excess[k].item(), 1e-5, message)
+    return (exact - lower).mean().item()
+
+
+# ---- training ----------------------------------------------------------------------------------------------
+
+
+def gradients_reach(loss: Callable[[Any], Any], model: nn.Module, batch: Any) -> dict[str, float]:
+    """Check that every trainable parameter gets a finite gradient that is not zero.
+
+    A gradient of exactly zero is looked at again with slightly moved parameters, so that a zero-initialised
+    layer does not accuse those before it. The model is put back as it was.
+
+    Args:
+        loss: maps the batch to a 0-d tensor, or to a dict with one named "loss".
+        model: whose parameters are asked for; the loss is computed by it.
+        batch: what the loss takes.
+
+    Returns:
+        The norm of each parameter's gradient, by name.
+
+    Raises:
+        CheckFailed: a parameter gets no gradient, or one that is zero, NaN or infinite.
+        ValueError: no parameter requires a gradient, or the loss is not 0-d.
+    """
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    _require(parameters, "the model has no parameter that requires a gradient")
+    state, norms = copy.deepcopy(model.state_dict()), dict.fromkeys(parameters, 0.0)
+    try:
+        with _undisturbed(), torch.enable_grad():
+            for _ in range(2):
+                value = loss(batch)
+                value = value["loss"] if isinstance(value, Mapping) else value
+                _expect_shape("gradients_reach", "the loss", value.shape, ())
+                if value.requires_grad:
+                    gradients = torch.autograd.grad(value, [*parameters.values()], materialize_grads=True)
+                    for name, gradient in zip(parameters, gradients, strict=True):
+                        norms[name] = norms[name] or gradient.norm().item()
+                for p in parameters.values():
+                    p.data.add_(0.01 * torch.randn_like(p))
+    finally:
+        model.load_state_dict(state)
+    lost = {name: norm for name, norm in norms.items() if not 0 < norm < math.inf}
+    _verdict(
+        "gradients_reach", len(lost), 0, f"of {len(norms)} parameters these get no usable gradient: {lost}"
+    )
+    return norms
+
+
+def batch_independent(f: Function, x: Tensor) -> float:
+    """Check that the output of one example does not change with the others in its batch, in the mode f is in.
+
+    Args:
+        f: maps ``(B, ...)`` to ``(B, ...)`` or to a tuple of such.
+        x: at least two examples ``(B, ...)``, real or integers.
+
+    Returns:
+        The greatest change, relative to 1 + the greatest output.
+
+    Raises:
+        CheckFailed: an output changes when other examples do, by more than 1e-8 (1e-4 in float32).
+        ValueError: ``x`` holds fewer than two examples, or ``f`` does not accept it.
+    """
+    _require(isinstance(x, Tensor) and len(x) > 1, "x must be a tensor that holds at least 2 examples")
+    with _undisturbed(), torch.no_grad():
+        x = x.detach().double() if x.is_floating_point() else x.detach()
+        f, x, _ = _accepted("batch_independent", f, [x], evaluate=False)
+
+        def answer(x: Tensor) -> Tensor:
+            torch.manual_seed(0)  # the same dropout
+            out = f(x.clone())
+            return torch.cat(
+                [t.flatten(1) if t.ndim else t for t in (out if isinstance(out, tuple) else [out])], 1
+            )
+
+        before, change = answer(x), 0.0
+        for trial in range(4):
+            others = x[torch.randperm(len(x))]
+            others = others + torch.randn_like(others) if x.is_floating_point() else others
+            others[trial % 2 :: 2] = x[trial % 2 :: 2]
+            change = max(change, (answer(others) - before)[trial % 2 :: 2].abs().max().item())
+    error, bound = change / (1 + before.abs().max().item()), _precision(before, 1e-8, 1e-4)
+    _verdict("batch_independent", error, bound, "outputs change (relative) when only other examples do")
+    return error
+
+
+def lipschitz(critic: Function, x: Tensor, *, limit: float | None = None) -> float:
+    """Find the greatest norm of a critic's gradient at examples and between them.
+
+    Args:
+        critic: maps ``(B, ...)`` to ``(B,)`` or ``(B, 1)``.
+        x: examples ``(B, ...)``; points between random pairs of them are added.
+        limit: greatest norm that is allowed.
+
+    Returns:
+        The greatest norm, over all dimensions of an example.
+
+    Raises:
+        CheckFailed: the norm is above the limit, or not finite.
+        ValueError: ``x`` is not a batch of real examples, or ``critic`` does not accept it.
+    """
+    with _undisturbed(), torch.enable_grad():
+        critic, x, _ = _accepted("lipschitz", critic, [_examples(x)])
+        share = torch.rand(len(x), *[1] * (x.ndim - 1)).to(x)
+        points = torch.cat([x, share * x + (1 - share) * x[torch.randperm(len(x))]]).requires_grad_()
+        scores = critic(points.clone())
+        _expect_shape("lipschitz", "critic(x)", scores.shape, (len(points),), (len(points), 1))
+        slope = torch.autograd.grad(scores.sum(), points)[0].flatten(1).norm(dim=1).max().item()
+    bound = 1e300 if limit is None else limit * (1 + 1e-6)
+    _verdict("lipschitz", slope, bound, "the gradient of the critic is too steep (greatest norm)")
+    return slope
 
 
 # ---- how a function is called ------------------------------------------------------------------------------
 
 
-def _verdict(
-    check: str,
-    measured: float | None,
-    bound: float | None,
-    passed: bool,
-    message: str = "",
-    error: type = CheckFailed,
-) -> None:
-    """Append the outcome to the file that `DGM_CHECKS` names, if any, and raise `error` if the check failed."""
+def _verdict(check: str, measured: float, bound: float, message: str = "", error: type = CheckFailed) -> None:
+    """Append the outcome to the file that `DGM_CHECKS` names, if any, and raise above the bound."""
+    passed = measured <= bound
     if path := os.environ.get("DGM_CHECKS"):
-        if measured is not None and not math.isfinite(measured):
-            measured = str(measured)  # JSON has no NaN and no infinity
-        line = {"check": check, "measured": measured, "bound": bound, "passed": bool(passed)}
+        measured_or_word = measured if math.isfinite(measured) else str(measured)  # JSON has no NaN
         with open(path, "a", encoding="utf-8") as file:
+            line = {"check": check, "measured": measured_or_word, "bound": bound, "passed": passed}
             file.write(json.dumps(line) + "\n")
     if not passed:
-        raise error(f"{check}: {message}")
+        raise error(f"{check}: {message}; measured {measured:.6g}, bound {bound:.3g}. {HINTS[check]}")
+
+
+def _require(holds: Any, message: str) -> None:
+    """Raise ValueError for an argument that is not valid."""
+    if not holds:
+        raise ValueError(message)
+
+
+def _expect_shape(check: str, what: str, shape: Sequence[int], *expected: Sequence[int]) -> None:
+    """Fail a check where a function returned another shape than its contract allows."""
+    if tuple(shape) not in map(tuple, expected):
+        wanted = " or ".join(str(tuple(e)) for e in expected)
+        _verdict(check, math.nan, 0, f"{what} has shape {tuple(shape)}, expected {wanted}", WrongShape)
 
 
 @contextmanager
@@ -502,80 +621,89 @@ def _undisturbed() -> Iterator[None]:
         yield
 
 
+def _precision(out: Tensor, double: float, single: float) -> float:
+    """Return the bound that the precision of an output allows."""
+    return double if out.dtype == torch.float64 else single
+
+
+def _examples(x: Tensor) -> Tensor:
+    """Return a batch of real examples in double precision."""
+    real = isinstance(x, Tensor) and x.is_floating_point() and x.ndim > 1 and len(x) > 0
+    _require(
+        real,
+        f"x must be real examples (B, ...), got {getattr(x, 'dtype', type(x))} {getattr(x, 'shape', '')}",
+    )
+    return x.detach().double()
+
+
 def _modules(f: Any) -> list[nn.Module]:
     """Find the modules that a callable is, is bound to, or is a partial application of."""
-    if isinstance(f, nn.Module):
-        return [f]
     if isinstance(f, functools.partial):
         return [module for part in (f.func, *f.args, *f.keywords.values()) for module in _modules(part)]
-    owner = getattr(f, "__self__", None)
-    return [owner] if isinstance(owner, nn.Module) else []
+    return [owner for owner in (f, getattr(f, "__self__", None)) if isinstance(owner, nn.Module)]
 
 
-def _private(f: Callable, dtype: torch.dtype) -> Callable:
-    """Copy a callable with the modules in it, in eval mode and the given precision; others are returned as they are."""
+def _private(f: Callable, dtype: torch.dtype | None = None, evaluate: bool = True) -> Callable:
+    """Copy a callable with its modules, in the given precision and in eval mode."""
     f = getattr(f, "_orig_mod", f)  # what torch.compile wrapped
-    if not (modules := _modules(f)):
-        return f
     # A tensor that a forward pass left on a module cannot be copied while it hangs on its graph.
-    left = [t for m in modules for part in m.modules() for t in vars(part).values() if isinstance(t, Tensor)]
-    f = copy.deepcopy(f, {id(t): t.detach().clone() for t in left if t.grad_fn is not None})
+    left = [
+        t for m in _modules(f) for part in m.modules() for t in vars(part).values() if isinstance(t, Tensor)
+    ]
+    f = (
+        copy.deepcopy(f, {id(t): t.detach().clone() for t in left if t.grad_fn is not None})
+        if _modules(f)
+        else f
+    )
     for module in _modules(f):
-        module.eval()
-        module.double() if dtype == torch.float64 else module.float()
+        module.train(module.training and not evaluate)
+        module.to(dtype)
     return f
 
 
-def _accepted(f: Callable, probes: Sequence[Tensor]) -> tuple[Callable, Tensor, int]:
-    """Return a private copy of f, the first probe that it takes, and which one it was; finite answers are preferred.
+def _accepted(
+    check: str, f: Callable, probes: Sequence[Tensor], evaluate: bool = True
+) -> tuple[Callable, Tensor, int]:
+    """Return a private copy of f, the first probe that it answers without NaN, and the probe's number.
 
-    Tried in double precision first, then in single, for a function that casts or holds a model of its own.
+    Double precision is tried first, then single, for a function that casts or that holds a model of its own.
     """
-    accepted, refusal = None, None
-    devices = {p.device: None for m in _modules(f) for p in itertools.chain(m.parameters(), m.buffers())}
-    devices = list(devices) or [probes[0].device, *(["cuda"] if torch.cuda.is_available() else [])]
-    for device, dtype, (kind, probe) in itertools.product(
-        devices, (torch.float64, torch.float32), list(enumerate(probes))
-    ):
-        model = _private(f, dtype)
-        probe = probe.to(device, dtype if probe.is_floating_point() else probe.dtype)
+    devices = {t.device: None for m in _modules(f) for t in itertools.chain(m.parameters(), m.buffers())}
+    devices = list(devices) or ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    refusals, answered = [], False
+    for device, dtype, kind in itertools.product(devices, (torch.float64, torch.float32), range(len(probes))):
+        probe = probes[kind].to(device, dtype if probes[kind].is_floating_point() else None)
         try:
+            model = _private(f, dtype, evaluate)
             answer = model(probe.clone())
         except Exception as error:  # whatever the function objects to
-            refusal = refusal or error
+            refusals.append(error)
             continue
-        accepted = accepted or (model, probe, kind)
-        if _finite(answer):
+        answered = True
+        parts = answer if isinstance(answer, tuple) else (answer,)
+        if not any(part.isnan().any() for part in parts):
             return model, probe, kind
-    if accepted is None:
-        raise ValueError(
-            f"the function does not take an input of shape {tuple(probes[0].shape)}: {refusal}"
-        ) from refusal
-    return accepted
-
-
-def _finite(answer: Any) -> bool:
-    """Tell whether all numbers in a tensor, or in a tuple of tensors, are finite."""
-    return all(
-        t.isfinite().all()
-        for t in (answer if isinstance(answer, tuple) else (answer,))
-        if isinstance(t, Tensor)
-    )
+    if answered:
+        _verdict(check, math.nan, 0, "the output is NaN")
+    raise ValueError(
+        f"the function does not take shape {tuple(probes[0].shape)}: {refusals[0]}"
+    ) from refusals[0]
 
 
 def _draws(check: str, f: Callable, measure: Callable[[int], Any]) -> Iterator[Any]:
-    """Yield what is measured at each draw of the parameters of f; `measure` returns None where f is not finite."""
-    generator = torch.Generator().manual_seed(0)
-    modules = _modules(f)
+    """Yield what is measured at each draw of the parameters; `measure` returns None where it cannot judge."""
+    generator, modules = torch.Generator().manual_seed(0), _modules(f)
     for draw in range(DRAWS):
         for gain in GAINS if modules else GAINS[:1]:
             for module in modules:
                 _redraw(module, generator, gain)
             if (result := measure(draw)) is not None:
+                yield result
                 break
         else:
-            _verdict(check, math.nan, None, False, f"the output is not finite at draw {draw + 1} of {DRAWS}")
-        yield result
+            _verdict(
+                check, math.nan, 0, "the output is not finite, or singular, at each size of the parameters"
+            )
 
 
 def _redraw(module: nn.Module, generator: torch.Generator, gain: float) -> None:
@@ -583,28 +711,8 @@ def _redraw(module: nn.Module, generator: torch.Generator, gain: float) -> None:
     parameters = [p for p in module.parameters() if p.is_floating_point() and p.numel()]
     trainable = any(p.requires_grad for p in parameters)
     for p in parameters:
-        is_mask = {0.0, 1.0} == set(p.detach().unique().tolist())
-        if not p.requires_grad and (trainable or is_mask):
+        if not p.requires_grad and (trainable or p.detach().unique().tolist() == [0.0, 1.0]):
             continue
         noise = gain * torch.randn(p.shape, generator=generator, dtype=torch.float64)
         fan_in = p[0].numel() if p.ndim > 1 else p.numel()
         p.data.copy_((0.3 * noise).exp() if (p > 0).all() else noise / math.sqrt(fan_in))
-
-
-def _log_density(check: str, log_prob: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Return log_prob(x) if it has shape (B,) and holds neither NaN nor +inf."""
-    log_p = log_prob(x)
-    if not isinstance(log_p, Tensor) or log_p.shape != x.shape[:1]:
-        got = tuple(log_p.shape) if isinstance(log_p, Tensor) else type(log_p).__name__
-        message = f"log_prob of {tuple(x.shape)} is {got}, expected shape ({len(x)},): sum over the dimensions of one example"
-        _verdict(check, None, None, False, message, WrongShape)
-    if log_p.isnan().any() or log_p.isposinf().any():
-        bad = x[log_p.isnan() | log_p.isposinf()]
-        _verdict(
-            check,
-            None,
-            None,
-            False,
-            f"log_prob is NaN or +inf at {len(bad)} points, the first {bad[0].tolist()}",
-        )
-    return log_p.cpu()
