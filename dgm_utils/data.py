@@ -5,13 +5,17 @@ of its own where a ``seed`` is given.
 """
 
 import gzip
+import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
 N_VALID = 10_000  # the last training images of every data set are its validation images
 
@@ -268,3 +272,275 @@ def _require_uint8(images: Tensor) -> None:
         raise TypeError(
             f"expected uint8 images with values in 0..255, got {images.dtype} with values in {low}..{high}"
         )
+
+
+# ------------------------------------------------------------------------------- distributions that are known
+@dataclass(frozen=True)
+class Density:
+    """Hold a distribution whose density is known exactly: ``draw(n)`` gives ``(n, ...)``.
+
+    ``log_prob(x)`` gives nats, ``(B,)``, in the type and on the device of ``x``; -inf where the density is zero.
+    """
+
+    draw: Callable[[int], Tensor]
+    log_prob: Callable[[Tensor], Tensor]
+
+    def sample(self, n: int, *, seed: int | None = None) -> Tensor:
+        """Draw ``n`` points, float32 on the CPU, with torch's global generator or with one of ``seed``."""
+        with torch.random.fork_rng(devices=[], enabled=seed is not None):
+            if seed is not None:
+                torch.default_generator.manual_seed(seed)
+            return self.draw(n)
+
+
+def mixture(means: Any, scales: Any, weights: Any = None) -> Density:
+    """Return a mixture of Gaussians: ``means`` ``(C,)`` or ``(C, m)``, equal ``weights`` by default.
+
+    ``scales`` are standard deviations, one number or whatever broadcasts to the shape of ``means``.
+
+    >>> mixture([-2.0, 2.0], 0.5).sample(100).shape
+    torch.Size([100])
+    """
+    means = torch.as_tensor(means, dtype=torch.float64)
+    scales = torch.as_tensor(scales, dtype=torch.float64).expand(means.shape)
+    weights = torch.ones(len(means)) if weights is None else torch.as_tensor(weights)
+
+    def on(like: Tensor) -> MixtureSameFamily:
+        parts = Independent(Normal(means.to(like), scales.to(like)), means.ndim - 1)
+        return MixtureSameFamily(Categorical(weights.to(like)), parts)
+
+    return Density(lambda n: on(torch.empty(0)).sample((n,)), lambda x: on(x).log_prob(x))
+
+
+def eight_gaussians(*, radius: float = 2.0, scale: float = 0.2) -> Density:
+    """Return eight Gaussians on a circle, equally likely."""
+    angle = torch.arange(8) * (math.pi / 4)
+    return mixture(radius * torch.stack([angle.cos(), angle.sin()], 1), scale)
+
+
+def gaussian_grid(*, spacing: float = 2.0, scale: float = 0.05) -> Density:
+    """Return 25 Gaussians on a 5 by 5 grid around the origin, equally likely."""
+    line = spacing * torch.arange(-2.0, 3.0)
+    return mixture(torch.cartesian_prod(line, line), scale)
+
+
+def rings(*, radii: Sequence[float] = (1.0, 2.0, 3.0), scale: float = 0.1) -> Density:
+    """Return circles around the origin, equally likely, with Gaussian noise on both coordinates.
+
+    The mean over the angle of N(x | r e(angle), s^2) is a Bessel function:
+    p(x) = mean over r of exp(-(|x| - r)^2 / 2s^2) I0e(|x| r / s^2) / (2 pi s^2), I0e(k) = exp(-k) I0(k).
+    """
+
+    def draw(n: int) -> Tensor:
+        angle = 2 * math.pi * torch.rand(n)
+        radius = torch.tensor(radii)[torch.randint(len(radii), (n,))]
+        return radius[:, None] * torch.stack([angle.cos(), angle.sin()], 1) + scale * torch.randn(n, 2)
+
+    def log_prob(x: Tensor) -> Tensor:
+        norm, radius = x.norm(dim=1, keepdim=True), torch.tensor(radii).to(x)
+        each = -((norm - radius) ** 2) / (2 * scale**2) + torch.special.i0e(norm * radius / scale**2).log()
+        return each.logsumexp(1) - math.log(len(radii) * 2 * math.pi * scale**2)
+
+    return Density(draw, log_prob)
+
+
+def moons(*, scale: float = 0.1) -> Density:
+    """Return two half circles of radius 1 that reach into each other, with Gaussian noise, mean zero.
+
+    ``log_prob`` integrates over the arc by Gauss-Legendre quadrature, exact to rounding.
+    """
+    node, weight = map(torch.as_tensor, np.polynomial.legendre.leggauss(math.ceil(10 / scale)))
+
+    def arcs(t: Tensor) -> Tensor:
+        upper = torch.stack([t.cos() - 0.5, t.sin() - 0.25], 1)
+        return torch.cat([upper, -upper])
+
+    def draw(n: int) -> Tensor:
+        points = arcs(math.pi * torch.rand(n))[torch.arange(n) + n * torch.randint(2, (n,))]
+        return points + scale * torch.randn(n, 2)
+
+    parts = mixture(arcs(math.pi * (node + 1) / 2), scale, weight.repeat(2))
+    return Density(draw, lambda x: torch.cat([parts.log_prob(part) for part in x.split(5_000)]))
+
+
+def pinwheel(*, arms: int = 5, scales: tuple[float, float] = (0.4, 0.12), twist: float = 1.0) -> Density:
+    """Return Gaussian arms, long and thin (``scales``), around the origin, twisted by ``twist`` radians a unit.
+
+    Turning each point by an angle that depends on its radius alone keeps areas, so that log p is that of the
+    straight arms at the point turned back.
+    """
+    angle = torch.arange(arms) * (2 * math.pi / arms)
+    center = torch.tensor([1.5, 0.0])
+
+    def turned(x: Tensor, by: Tensor) -> Tensor:
+        cos, sin = by.cos(), by.sin()
+        return torch.stack([cos * x[..., 0] - sin * x[..., 1], sin * x[..., 0] + cos * x[..., 1]], -1)
+
+    def draw(n: int) -> Tensor:
+        x = center + torch.tensor(scales) * torch.randn(n, 2)
+        return turned(x, angle[torch.randint(arms, (n,))] + twist * x.norm(dim=1))
+
+    def log_prob(x: Tensor) -> Tensor:
+        back = turned(x[:, None], -angle.to(x) - twist * x.norm(dim=1, keepdim=True))
+        arm = Normal(center.to(x), torch.tensor(scales).to(x))
+        return arm.log_prob(back).sum(-1).logsumexp(1) - math.log(arms)
+
+    return Density(draw, log_prob)
+
+
+def checkerboard() -> Density:
+    """Return the uniform distribution on the eight dark squares, side 2, of a board on [-4, 4]^2."""
+
+    def draw(n: int) -> Tensor:
+        column, row = torch.randint(4, (n,)), torch.randint(2, (n,))
+        corner = torch.stack([column, 2 * row + column % 2], 1)
+        return 2 * (corner + torch.rand(n, 2)) - 4
+
+    def log_prob(x: Tensor) -> Tensor:
+        cell = (x / 2).floor()
+        dark = (cell.sum(1) % 2 == 0) & (x >= -4).all(1) & (x < 4).all(1)
+        return torch.where(dark, -math.log(32), -math.inf).to(x)
+
+    return Density(draw, log_prob)
+
+
+TOYS = {
+    make.__name__: make for make in (eight_gaussians, gaussian_grid, rings, moons, pinwheel, checkerboard)
+}
+
+
+def energy(z: Tensor, number: int) -> Tensor:
+    """Return U(z) ``(B,)`` of Rezende and Mohamed's test density ``number`` (1 to 4), p(z) ~ exp(-U(z)).
+
+    ``z`` is ``(B, 2)``. Densities 2 to 4 repeat along z1 for ever: only on a strip, such as the paper's
+    -4 <= z1 <= 4, can they be normalised.
+
+    Raises:
+        ValueError: for another number.
+
+    References:
+        Variational inference with normalizing flows, table 1. Rezende, Mohamed, 2015.
+        https://arxiv.org/abs/1505.05770
+    """
+
+    def squared(distance: Tensor, scale: float) -> Tensor:
+        return -0.5 * (distance / scale) ** 2
+
+    z1, z2 = z.unbind(1)
+    from_wave = z2 - torch.sin(2 * math.pi * z1 / 4)
+    if number == 1:
+        two = torch.logaddexp(squared(z1 - 2, 0.6), squared(z1 + 2, 0.6))
+        return -squared(z.norm(dim=1) - 2, 0.4) - two
+    if number == 2:
+        return -squared(from_wave, 0.4)
+    if number == 3:
+        bump = 3 * squared(z1 - 1, 0.6).exp()
+        return -torch.logaddexp(squared(from_wave, 0.35), squared(from_wave + bump, 0.35))
+    if number == 4:
+        step = 3 * torch.sigmoid((z1 - 1) / 0.3)
+        return -torch.logaddexp(squared(from_wave, 0.4), squared(from_wave + step, 0.35))
+    raise ValueError(f"expected the number of a density, 1 to 4, got {number}")
+
+
+# ---------------------------------------------------------------------------------- sprites and a waveform
+class Sprites(NamedTuple):
+    """Hold ``images`` uint8 ``(N, 1, size, size)``, 0 or 255, and ``factors`` int64 ``(N, 5)``, see FACTORS."""
+
+    images: Tensor
+    factors: Tensor
+
+
+FACTORS = ("shape", "scale", "rotation", "x", "y")
+
+
+def sprites(size: int = 32, *, scales: int = 4, rotations: int = 8, positions: int = 8) -> Sprites:
+    """Draw one shape in every combination of five independent factors, the last one running fastest.
+
+    The shapes are a triangle, a heart and an L: none looks the same after a turn, so that every combination has
+    its own image. Scales run from half to full size, rotations round the circle, positions over the middle.
+
+    References:
+        dSprites: disentanglement testing sprites dataset. Matthey, Higgins, Hassabis, Lerchner, 2017.
+        https://github.com/google-deepmind/dsprites-dataset
+    """
+    counts = (3, scales, rotations, positions, positions)
+    factors = torch.cartesian_prod(*map(torch.arange, counts))
+    shape, scale, rotation, x, y = factors[:, :, None, None].unbind(1)
+    radius = size * torch.linspace(0.125, 0.25, scales)[scale]
+    angle = 2 * math.pi * rotation / rotations
+    center = torch.linspace(0.25 * size, 0.75 * size, positions)
+    pixel = torch.arange(size) + 0.5
+    across, down = pixel - center[x], pixel[:, None] - center[y]  # (N, 1, size) and (N, size, 1)
+    u = (angle.cos() * across + angle.sin() * down) / radius
+    v = (angle.sin() * across - angle.cos() * down) / radius  # upwards
+    triangle = (v > -0.9) & (u.abs() < 0.45 * (1 - v))
+    heart = (1.4 * (u**2 + v**2) - 1) ** 3 < 3 * u**2 * v**3
+    corner = (torch.maximum(u.abs(), v.abs()) < 0.9) & ~((u > -0.1) & (v > -0.1))
+    inside = torch.where(shape == 0, triangle, torch.where(shape == 1, heart, corner))
+    return Sprites(255 * inside.unsqueeze(1).to(torch.uint8), factors)
+
+
+@dataclass(frozen=True)
+class Waveform:
+    """Model a plucked string: the next sample is a known function of the past plus noise of known entropy.
+
+    Samples are codes 0..levels-1, to be read as mu-law codes. With silence before the start but for one pluck,
+    x_t = f(x_{t-P} + x_{t-P-1}) + e_t: the wave comes back after P = ``period`` samples, smoothed, kept alive
+    by a gain above 1 and bounded by tanh. The noise e_t is a Gaussian of standard deviation ``noise`` on the
+    integers -w..w, w = levels/16; f stays w away from both ends, so that nothing is ever clipped. Hence
+    H(x_t | past) = H(e) exactly, at every t, and no model has less than ``entropy`` nats a sample on average. To
+    get there it must see ``period + 1`` samples back.
+
+    References:
+        Digital synthesis of plucked-string and drum timbres. Karplus, Strong, 1983.
+        https://doi.org/10.2307/3680062
+    """
+
+    period: int = 32
+    noise: float = 4.0
+    levels: int = 256
+
+    @property
+    def _width(self) -> int:
+        return max(1, self.levels // 16)
+
+    @property
+    def _noise_log_prob(self) -> Tensor:
+        steps = torch.arange(-self._width, self._width + 1, dtype=torch.float64)
+        return torch.log_softmax(-((steps / self.noise) ** 2) / 2, 0)
+
+    @property
+    def entropy(self) -> float:
+        """The entropy of a sample given all samples before it, in nats."""
+        return torch.special.entr(self._noise_log_prob.exp()).sum().item()
+
+    def _expected(self, past: Tensor) -> Tensor:
+        """Return f for as many samples as ``past`` has beyond the first ``period + 1``."""
+        middle = self.levels // 2
+        bound = middle - self._width - 1
+        total = torch.arange(2 * self.levels, dtype=torch.float64) / 2 - middle
+        table = (middle + bound * torch.tanh(1.2 * total / bound)).round().long()
+        return table[past[:, 1:] + past[:, :-1]]
+
+    def _pluck(self, n: int) -> Tensor:
+        middle = self.levels // 2
+        shape = torch.linspace(-1, 1, self.period + 1).abs() * 2 - 1  # a triangle
+        return (middle + 0.6 * middle * shape).long().expand(n, -1)
+
+    def sample(self, n: int, length: int, *, seed: int | None = None) -> Tensor:
+        """Draw ``n`` waves of ``length`` codes, int64 ``(n, length)``."""
+        generator = None if seed is None else torch.Generator().manual_seed(seed)
+        x = self._pluck(n)
+        while x.shape[1] < self.period + 1 + length:
+            q = self._noise_log_prob.exp()
+            noise = torch.multinomial(q, n * self.period, replacement=True, generator=generator) - self._width
+            x = torch.cat([x, self._expected(x[:, -self.period - 1 :]) + noise.reshape(n, -1)], 1)
+        return x[:, self.period + 1 :][:, :length]
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Return the exact log-probability of waves ``(B, length)``, nats, ``(B,)``."""
+        past = torch.cat([self._pluck(len(x)).to(x), x], 1)[:, : x.shape[1] + 1]
+        noise = (x - self._expected(past)) + self._width
+        possible = (noise >= 0) & (noise <= 2 * self._width)
+        each = self._noise_log_prob[noise.clamp(0, 2 * self._width)]
+        return torch.where(possible, each, -math.inf).sum(1)
