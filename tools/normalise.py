@@ -38,16 +38,18 @@ WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 OVERWRITTEN = re.compile(r"^.*\r(?=[^\n])", re.MULTILINE)  # what a carriage return hid from the reader
-PROGRESS = re.compile(
-    r"^.*(?:\d+%\|.*\|\s*\S+/\S+|\d+\s?it) \[\d+:\d+.*\][ \t]*(?:\n|\Z)", re.MULTILINE
-)  # a bar of tqdm, with and without a known total
+PROGRESS = re.compile(  # a bar of tqdm, with and without a known total; no line of data is searched for one
+    r"^(?!.{1000}).*(?:\d+%\|.*\|\s*\S+/\S+|\d+\s?it) \[\d+:\d+.*\][ \t]*(?:\n|\Z)", re.MULTILINE
+)
+# A path from where it starts, so that long data is passed over once.
+FOLDER = r"(?<![^\s'\"<>(=,\[])[^\s'\"<>(=,\[]*[/\\]"
 HOME = r"/home/[\w.-]+|/Users/[\w.-]+|/root|[A-Z]:\\Users\\[\w.-]+"
 PATH_END = r"(?=[/\\\s'\":]|\Z)"
 NOISE = [
     (re.compile(r"\bat 0x[0-9a-fA-F]+"), "at 0x…"),
-    (re.compile(r"[^\s'\"<>(]*[/\\]ipykernel_\d+[/\\]\d+\.py|<ipython-input-[^>]*>"), "<cell>"),
+    (re.compile(FOLDER + r"ipykernel_\d+[/\\]\d+\.py|<ipython-input-[^>]*>"), "<cell>"),
     (re.compile(r"\bCell In ?\[\d+\]"), "Cell"),  # counts the injected parameters too
-    (re.compile(r"[^\s'\"<>(]*[/\\](?:site-packages|lib[/\\]python3\.\d+)[/\\]"), ""),
+    (re.compile(FOLDER + r"(?:site-packages|lib[/\\]python3\.\d+)[/\\]"), ""),
     (re.compile(re.escape(str(ROOT)) + PATH_END), "."),
     (re.compile(rf"(?<![\w.~])(?:{HOME}){PATH_END}"), "~"),
 ]

@@ -96,7 +96,9 @@ def markdown_table(paths: Iterable[Path]) -> str:
         notebook, _, profile = path.stem.rpartition(".")
         for row in read_rows(path):
             metric = f"{row['metric']}, {row['unit']}" if row.get("unit") else row["metric"]
-            target = _number(row.get("target")) + " (missed)" * (row.get("reached") is False)
+            sign = "≥ " if row.get("higher_is_better") else "≤ "
+            target = sign * (row.get("target") is not None) + _number(row.get("target"))
+            target += " (missed)" * (row.get("reached") is False)
             lines.append(
                 _line(
                     [

@@ -163,7 +163,7 @@ def _execute(
     try:
         with memory.of(client):
             # Not papermill.execute_notebook: an error in a cell tagged raises-exception fails it.
-            client.execute(env=os.environ | environment, cwd=str(job.folder.resolve()))
+            client.execute(env=_inherited() | environment, cwd=str(job.folder.resolve()))
     except CellTimeoutError:
         return _describe(notebook, current[-1], job, f"time-out, the notebook may take {job.timeout:g} s")
     except DeadKernelError:
@@ -179,6 +179,11 @@ def _execute(
                 return _describe(notebook, index, job, "failed without an error message")
             return _describe(notebook, index, job, f"{error.ename}: {error.evalue}", error.traceback)
     return None
+
+
+def _inherited() -> dict[str, str]:
+    """Return this process's environment without a choice of backend that would hide a notebook's figures."""
+    return {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}
 
 
 class _PeakMemory:
