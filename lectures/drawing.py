@@ -6,10 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.patches import PathPatch
+from matplotlib.path import Path as MplPath
 
 from dgm_utils import plot
 
@@ -60,11 +63,24 @@ def canvas(
     return figure, figure.subplots(rows, columns, **subplots)
 
 
-def blank(axes: Axes) -> Axes:
-    """Turn axes into a plain drawing surface with equal units."""
-    axes.set_axis_off()
-    axes.set_aspect("equal")
-    return axes
+def draw_pixels(axes: Axes, image: np.ndarray, colours: Callable[[float], str | None]) -> None:
+    """Draw an image (H, W) as vector squares: one shape per colour, runs of equal pixels joined.
+
+    `colours` maps a value to a colour, or to None where the background is to stay. An embedded bitmap would
+    hold bytes that depend on the compression library.
+    """
+    height, width = image.shape
+    runs: dict[str, list[MplPath]] = {}
+    for y, row in enumerate(image):
+        starts = np.flatnonzero(np.r_[True, row[1:] != row[:-1]])
+        for start, stop in zip(starts, [*starts[1:], width], strict=True):
+            if (colour := colours(row[start])) is not None:
+                corners = [(start, y), (stop, y), (stop, y + 1), (start, y + 1), (start, y)]
+                runs.setdefault(colour, []).append(MplPath(np.array(corners) - 0.5, closed=True))
+    for colour, paths in runs.items():
+        shape = MplPath.make_compound_path(*paths)
+        axes.add_patch(PathPatch(shape, facecolor=colour, edgecolor=colour, linewidth=0.2))
+    axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), aspect="equal", xticks=[], yticks=[])
 
 
 def draw_all(figures: dict[str, Callable[[], Figure]], folder: Path) -> list[Path]:

@@ -18,15 +18,16 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from scipy import stats
 from sklearn.datasets import make_moons
 
 from dgm_utils import data
-from lectures.drawing import HALF_WIDTH, INK, MUTED, PALETTE, SLIDE_WIDTH, blank, canvas, draw_all
+from lectures.drawing import HALF_WIDTH, INK, MUTED, PALETTE, SLIDE_WIDTH, canvas, draw_all, draw_pixels
 
 FOLDER = Path(__file__).parent / "figures"
 BLUE, ORANGE, GREEN, RED = (PALETTE[name] for name in ("blue", "orange", "green", "red"))
@@ -202,9 +203,15 @@ def grey_digit() -> np.ndarray:
 
 
 def show_pixels(axes: Axes, image: np.ndarray, title: str, cmap: str = "gray_r") -> None:
-    """Show an image with values in [0, 1] in a thin frame."""
-    axes.imshow(image, cmap=cmap, vmin=0, vmax=1)
-    axes.set(xticks=[], yticks=[], title=title)
+    """Show an image with values in [0, 1], zero left white, in a thin frame."""
+    shades = colormaps[cmap]
+    draw_pixels(axes, image, lambda value: to_hex(shades(float(value))) if value else None)
+    frame(axes, title)
+
+
+def frame(axes: Axes, title: str) -> None:
+    """Draw a thin frame around axes and write a title above."""
+    axes.set_title(title)
     axes.spines[:].set_visible(True)
     axes.spines[:].set_color("#c9d3dc")
 
@@ -230,10 +237,8 @@ def raster() -> Figure:
     for panel, position in zip(axes, (205, 376, 549, 783), strict=True):
         kinds = np.where(order < position, digit.astype(int), 2)
         kinds[np.unravel_index(position, (28, 28))] = 3 if position < 783 else digit[27, 27]
-        panel.imshow(kinds, cmap=ListedColormap(["white", INK, PALE, ORANGE]), vmin=0, vmax=3)
-        panel.set(xticks=[], yticks=[], title=f"$i = {position + 1}$" if position < 783 else "done")
-        panel.spines[:].set_visible(True)
-        panel.spines[:].set_color("#c9d3dc")
+        draw_pixels(panel, kinds, {1: INK, 2: PALE, 3: ORANGE}.get)
+        frame(panel, f"$i = {position + 1}$" if position < 783 else "done")
     return figure
 
 
@@ -286,8 +291,8 @@ def parameter_counts() -> Figure:
     axes.axhline(80, color=MUTED, linestyle=":", linewidth=1.6)
     axes.text(2, 86, "atoms in the universe, about", color=MUTED)
     axes.text(600, 205, "table", color=RED, ha="right")
-    axes.text(60, 12, "MADE, 500 hidden", color=GREEN, ha="right")
-    axes.text(60, -17, "logistic conditionals", color=BLUE, ha="right")
+    axes.text(2, 12, "MADE, 500 hidden", color=GREEN)
+    axes.text(2, -17, "logistic conditionals", color=BLUE)
     axes.set(
         xscale="log",
         xlabel="bits $m$",
@@ -338,8 +343,8 @@ def made_network() -> Figure:
             network.plot(x, y, "o", markersize=24, zorder=2, **circle)
             network.text(x, y - 0.01, str(degree), ha="center", va="center_baseline", zorder=3)
             if depth in (0, 3):
-                name, below = (f"$x_{j + 1}$", -0.36) if depth == 0 else (f"$\\hat{{x}}_{j + 1}$", 0.27)
-                network.text(x, y + below, name, ha="center", va="center", fontsize=18)
+                name, below = (f"$x_{j + 1}$", -0.3) if depth == 0 else (f"$\\hat{{x}}_{j + 1}$", 0.27)
+                network.text(x, y + below, name, ha="center", va="top" if depth == 0 else "bottom", fontsize=18)
     network.set(xlim=(-2.4, 2.4), ylim=(-0.5, 3.55))
     for axes, mask, depth in zip(mask_axes, EXAMPLE_MASKS, (1, 2, 3), strict=True):
         draw_matrix(axes, mask, layers[depth], layers[depth - 1])
@@ -351,7 +356,7 @@ def draw_matrix(
     axes: Axes, matrix: np.ndarray, row_names: object, column_names: object, numbers: bool = False
 ) -> None:
     """Draw a small non-negative matrix: empty entries pale, others dark, with their values if wanted."""
-    axes.imshow(matrix > 0, cmap=ListedColormap([PALE, BLUE]), vmin=0, vmax=1)
+    draw_pixels(axes, matrix > 0, {False: PALE, True: BLUE}.get)
     axes.set_xticks(range(matrix.shape[1]), column_names)
     axes.set_yticks(range(matrix.shape[0]), row_names)
     axes.tick_params(length=0)
@@ -504,8 +509,7 @@ def measured_receptive_field(kernel: int, layers: int, blocks: int = 1) -> int:
 def dilated_tree() -> Figure:
     """Four causal layers of dilation 1, 2, 4, 8: the last output sees sixteen inputs."""
     figure, axes = canvas(SLIDE_WIDTH, 205)
-    blank(axes)
-    axes.set_aspect("auto")
+    axes.set_axis_off()
     needed = {15}
     for layer in range(4, 0, -1):
         dilation = 2 ** (layer - 1)
@@ -624,6 +628,7 @@ def blind_pixels(network: object, size: int = 13) -> np.ndarray:
 def blind_spot() -> Figure:
     """Pixels that reach one output, measured by gradients: masked convolutions against two stacks."""
     figure, axes = canvas(SLIDE_WIDTH * 0.66, 285, columns=2)
+    figure.get_layout_engine().set(wspace=0.08)
     titles = ("masked convolutions, 10 layers", "two stacks, 10 layers")
     for panel, network, title in zip(axes, (pixelcnn_response, two_stack_response), titles, strict=True):
         seen, (row, column) = seen_by(network)
@@ -631,13 +636,12 @@ def blind_spot() -> Figure:
         kinds[seen] = 1
         kinds[blind_pixels(network)] = 2
         kinds[row, column] = 3
-        panel.imshow(kinds, cmap=ListedColormap(["white", BLUE, RED, ORANGE]), vmin=0, vmax=3)
+        draw_pixels(panel, kinds, {1: BLUE, 2: RED, 3: ORANGE}.get)
         panel.set_xticks(np.arange(14) - 0.5, minor=True)
         panel.set_yticks(np.arange(14) - 0.5, minor=True)
         panel.grid(which="minor", color="#c9d3dc", linewidth=0.8)
-        panel.tick_params(which="both", length=0)
-        panel.set(xticks=[], yticks=[], title=title)
-        panel.spines[:].set_visible(True)
+        panel.tick_params(which="minor", length=0)
+        frame(panel, title)
     return figure
 
 
