@@ -1,0 +1,178 @@
+"""Every committed notebook keeps the rules of CONTRIBUTING.md: it is read here, not run."""
+
+import ast
+import re
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tools import definitions, notebooks
+from tools.normalise import STUDENT_VERSION, normalised_text
+
+ROOT = Path(__file__).resolve().parent.parent
+PATHS = notebooks.find_notebooks()
+ANSWERED = [path for path in PATHS if not STUDENT_VERSION.fullmatch(path.name)]
+SEMINARS = [path for path in PATHS if "seminars" in path.parts]
+
+# What Colab has, and the package that its first cell installs.
+COLAB = {
+    "IPython",
+    "dgm_utils",
+    "google",
+    "ipywidgets",
+    "matplotlib",
+    "numpy",
+    "safetensors",
+    "scipy",
+    "sklearn",
+    "torch",
+    "torchvision",
+    "tqdm",
+}
+SLIDE_TYPES = {"slide", "subslide", "fragment", "notes", "skip", "-"}
+VISIBLE_LINES, LIMIT = 15, 25  # lines of code that fit a slide; what no cell may exceed
+
+read = cache(notebooks.read_notebook)
+
+
+def name(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+each = pytest.mark.parametrize("path", PATHS, ids=name)
+each_answered = pytest.mark.parametrize("path", ANSWERED, ids=name)
+each_seminar = pytest.mark.parametrize("path", SEMINARS, ids=name)
+
+
+def code_cells(path):
+    return [cell for cell in read(path).cells if cell.cell_type == "code"]
+
+
+def tags(cell):
+    return cell.metadata.get("tags", [])
+
+
+def parsed(source):
+    """Parse a cell without IPython's own lines."""
+    return ast.parse(re.sub(r"^(\s*)[%!].*$", r"\1pass", source, flags=re.MULTILINE))
+
+
+def foreign_imports(source):
+    """List the packages that a source imports and Colab does not have."""
+    modules = set()
+    for node in ast.walk(parsed(source)):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            modules.add(node.module.split(".")[0])
+    return sorted(modules - COLAB - sys.stdlib_module_names)
+
+
+def test_there_are_notebooks():
+    assert PATHS
+
+
+@each
+def test_normalised(path):
+    text, problems = normalised_text(path)  # also says which copy of a definition is stale
+    assert not problems
+    assert text == path.read_text(encoding="utf-8"), f"{name(path)}: run make fmt"
+
+
+@each
+def test_parses(path):
+    for cell in code_cells(path):
+        try:
+            parsed(cell.source)
+        except SyntaxError as error:
+            pytest.fail(f"{name(path)}, cell {cell.id}, line {error.lineno}: {error.msg}")
+
+
+@each
+def test_definitions_are_named_once(path):
+    definitions.definitions(read(path), name(path))
+
+
+@each
+def test_imports_only_what_colab_has(path):
+    assert not {package for cell in code_cells(path) for package in foreign_imports(cell.source)}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "dgm_utils").glob("*.py")), ids=lambda path: path.stem)
+def test_the_package_imports_only_what_colab_has(path):
+    assert not foreign_imports(path.read_text(encoding="utf-8"))
+
+
+def test_foreign_imports_are_seen():
+    assert foreign_imports("import papermill\nfrom torchmetrics.image import fid\nimport torch.nn") == [
+        "papermill",
+        "torchmetrics",
+    ]
+    assert (
+        foreign_imports("%matplotlib inline\nimport os\nfrom . import here\nfrom google.colab import files")
+        == []
+    )
+
+
+@each
+def test_asks_for_the_quick_profile(path):
+    cells = [cell for cell in code_cells(path) if "parameters" in tags(cell)]
+    assert len(cells) == 1, f"{name(path)}: {len(cells)} cells are tagged parameters, expected 1"
+    values = {
+        target.id: node.value
+        for node in parsed(cells[0].source).body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    assert "PROFILE" in values and ast.literal_eval(values["PROFILE"]) == "quick"
+
+
+@each_answered
+def test_has_been_run_from_top_to_bottom(path):
+    counts = [cell.execution_count for cell in code_cells(path) if cell.source]
+    assert counts == list(range(1, len(counts) + 1))
+    assert any(cell.outputs for cell in code_cells(path))
+
+
+@each
+def test_stores_no_error_but_the_expected_ones(path):
+    for cell in code_cells(path):
+        errors = [output.ename for output in cell.outputs if output.output_type == "error"]
+        assert not errors or "raises-exception" in tags(cell), f"{name(path)}, cell {cell.id}: {errors}"
+
+
+@each_seminar
+def test_every_cell_is_placed_on_a_slide(path):
+    for number, cell in enumerate(read(path).cells, start=1):
+        placed = cell.metadata.get("slideshow", {}).get("slide_type")
+        assert placed in SLIDE_TYPES, f"{name(path)}, cell {number} ({cell.id}): slide type {placed}"
+
+
+@each
+def test_visible_code_fits_a_slide(path):
+    too_long = []
+    for cell in code_cells(path):
+        length = sum(bool(line.strip()) for line in cell.source.splitlines())
+        hidden = cell.metadata.get("jupyter", {}).get("source_hidden") or cell.metadata.get("collapsed")
+        folded = hidden or "cellView" in cell.metadata or "setup" in tags(cell)
+        excused = any(tag.startswith(("def:", "from:")) or tag == "answer" for tag in tags(cell))
+        if not folded and length > (LIMIT if excused else VISIBLE_LINES):
+            too_long.append(f"cell {cell.id}: {length} lines of code")
+    assert not too_long, f"{name(path)}: at most {VISIBLE_LINES}, {LIMIT} for a definition or an answer"
+
+
+@each
+def test_every_picture_has_alternative_text(path):
+    missing = []
+    for cell in read(path).cells:
+        if cell.cell_type == "markdown":
+            bare = re.findall(r"!\[\s*\]\(|<img(?![^>]*\balt=[\"'][^\"'])[^>]*>", cell.source)
+            missing += [f"cell {cell.id}: {found}" for found in bare]
+        for output in cell.get("outputs", []):
+            for kind in output.get("data", {}):
+                if kind.startswith("image/") and not output.metadata.get(kind, {}).get("alt", "").strip():
+                    missing.append(f"cell {cell.id}: {kind}")
+    assert not missing
