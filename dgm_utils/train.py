@@ -95,7 +95,7 @@ def gradient_step(
     equal eager ones up to rounding. Learning rates become tensors. What the loss does in Python happens only
     while recording: a weight that changes has to be a 0-d tensor on the device, changed by ``fill_``; state
     is kept in buffers, changed in place; random numbers come from the global generator; no tensor is read on
-    the host (``.item()``, ``if``).
+    the host (``.item()``, ``if``) or made from Python numbers (``torch.tensor``, ``Normal(mean, 1.0)``).
 
     Raises:
         ValueError: for a ``clip`` that is not positive, for ``graph`` with an optimizer that is not
@@ -262,19 +262,20 @@ def _record_on_cuda(work: Callable[[], Tensor], device: torch.device) -> tuple[T
     with torch.cuda.device(device):
         stream, current = torch.cuda.Stream(), torch.cuda.current_stream()
         stream.wait_stream(current)
-        with torch.cuda.stream(stream):
+        with torch.cuda.stream(stream):  # around the recording too: a failed one leaves its stream current
             for _ in range(WARM_UP):
                 work()
-        current.wait_stream(stream)
-        try:
-            with torch.cuda.graph(graph, stream=stream):
-                return work(), graph.replay
-        except RuntimeError as error:
-            raise RuntimeError(
-                f"graph=True could not record the update ({error.__context__ or error}): look for a tensor "
-                "that the loss reads on the host (.item(), print, if), makes from Python numbers or on the "
-                "CPU, for a generator of its own, for an earlier loss still alive; or write graph=False"
-            ) from error
+            current.wait_stream(stream)
+            try:
+                with torch.cuda.graph(graph, stream=stream):
+                    return work(), graph.replay
+            except RuntimeError as error:
+                raise RuntimeError(
+                    f"graph=True could not record the update ({error.__context__ or error}): look for a "
+                    "tensor that the loss reads on the host (.item(), print, if) or makes from Python numbers "
+                    "(torch.tensor, Normal(mean, 1.0)) or on the CPU, for a generator of its own, for an "
+                    "earlier loss still alive; or write graph=False"
+                ) from error
 
 
 def _tensors(optimizer: Optimizer) -> Iterator[Tensor]:

@@ -45,7 +45,7 @@ class VAE(nn.Module):
     def loss(self, x):
         mean, log_std = self.encoder(x).chunk(2, dim=1)
         z = mean + log_std.exp() * torch.randn_like(mean)
-        reconstruction = -Normal(self.decoder(z), 1.0).log_prob(x).sum(1).mean()
+        reconstruction = -Normal(self.decoder(z), torch.ones_like(x)).log_prob(x).sum(1).mean()
         kl = (0.5 * (mean**2 + (2 * log_std).exp() - 1) - log_std).sum(1).mean()
         return {"loss": reconstruction + kl, "reconstruction": reconstruction, "kl": kl}
 
