@@ -56,8 +56,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 def grade(options: argparse.Namespace) -> int:
     """Grade a batch."""
-    from grading import batch, report, sandbox, submission
-
+    try:
+        from grading import batch, report, sandbox, submission
+    except ModuleNotFoundError as error:
+        raise ValueError(f"this copy of the course has no grader ({error})") from None
     if options.jobs < 1 or (options.seed is not None and options.seed < 0):
         raise ValueError(
             f"--jobs must be at least 1 and --seed at least 0, got {options.jobs} and {options.seed}"
@@ -73,7 +75,12 @@ def grade(options: argparse.Namespace) -> int:
         return MISSING
     if box.kind == "none":
         print("WARNING: no sandbox: submissions can read and change everything that you can", file=sys.stderr)
-    submissions = submission.collect(options.submissions, homework.notebook)
+    submissions, others = submission.collect(options.submissions, homework.notebook)
+    if others:
+        print(
+            f"passed over, neither notebooks nor folders: {', '.join(map(report.plain, others))}",
+            file=sys.stderr,
+        )
     results = batch.grade_all(homework, submissions, box, options.out, options.jobs)
     report.write_grades(options.out / "grades.csv", homework.questions, results)
     print(f"{len(results)} submissions, {options.out / 'grades.csv'}")
@@ -87,11 +94,9 @@ def release(options: argparse.Namespace) -> int:
 
     current = write(options.homework, check=options.check)
     student = homework_paths(options.homework)[1]
-    stale = options.check and not current
-    print(
-        f"{student}: {'stale, run python -m grading release' if stale else 'current' if current else 'written'}"
-    )
-    return int(stale)
+    state = "current" if current else "stale, run python -m grading release" if options.check else "written"
+    print(f"{student}: {state}")
+    return int(options.check and not current)
 
 
 def check(options: argparse.Namespace) -> int:

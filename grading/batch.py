@@ -75,7 +75,7 @@ def load(folder: Path, seed: int) -> Homework:
 
 
 def seed_of(out: Path, given: int | None) -> int:
-    """Return the batch's seed: the given one, else the one kept in `out`, else a new secret; keep it there."""
+    """Return the batch's seed (given, else kept in `out`, else a new secret) and keep it in `out`."""
     path = out / "seed.txt"
     kept = int(path.read_text()) if path.exists() else None
     seed = given if given is not None else kept if kept is not None else secrets.randbits(128)
@@ -87,7 +87,7 @@ def seed_of(out: Path, given: int | None) -> int:
 def grade_all(
     homework: Homework, submissions: list[Submission], sandbox: Sandbox, out: Path, jobs: int
 ) -> list[dict]:
-    """Grade every submission, `jobs` at a time, write its results and return them; nothing one does stops this."""
+    """Grade every submission, `jobs` at a time, write its results and return them."""
     import torch
 
     torch.set_num_threads(1)  # before any fork: references are computed in the children
@@ -143,7 +143,7 @@ def _grade_and_save(homework: Homework, one: Submission, sandbox: Sandbox, out: 
         rebuilt = submission.rebuild(homework.release, submission.parse(raw))
     except Unreadable as unreadable:
         result["status"] = "unreadable"
-        result["notes"].append(str(unreadable))
+        result["notes"] += [] if str(unreadable) in one.notes else [str(unreadable)]
         for question in result["questions"].values():
             question.update(status="missing", message="the notebook could not be read")
     else:

@@ -40,10 +40,11 @@ def converse(
     questions: dict[str, list[Case]],
     limits: Limits,
     *,
-    watched: bool,
+    kind: str,
 ) -> Outcome:
     """Send the job, then the cases, and collect frames until the sandbox has closed its output."""
     outcome, received, total = Outcome(), bytearray(), 0
+    watched = kind != "docker"  # which keeps its own watch
     processes = limits.processes + watchdog.tasks_of_this_user() if watched else 0
     bounds = {
         "cell_seconds": limits.cell_seconds,
@@ -93,7 +94,8 @@ def converse(
         elif now > end:
             outcome.stopped = "took too long"
         elif watched and now - looked > 0.1:
-            outcome.stopped, looked = watchdog.excess(process.pid, limits), now
+            looked = now
+            outcome.stopped = watchdog.excess(process.pid, limits, files=outcome.ready and kind == "bwrap")
         if outcome.stopped or (process.poll() is not None and not selector.select(0.0)):
             return outcome
 

@@ -40,8 +40,8 @@ class Task:
 def check(path: Path, *, cell_seconds: float = 600.0) -> bool:
     """Run a notebook, print one line for each task and return whether every visible check passed.
 
-    A task is what stands before the first underscore of its cells' grade ids. Errors in other cells are printed
-    too. Raises ValueError if the file is not a notebook or has no tasks.
+    A task is what stands before the first underscore of its cells' grade ids. Errors in other cells are
+    printed too. Raises ValueError if the file is not a notebook or has no tasks.
     """
     try:
         notebook = nbformat.read(path, as_version=4)

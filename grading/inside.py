@@ -1,7 +1,7 @@
 """Run a notebook and the drivers of its questions: the only part of the grader that is inside the sandbox.
 
-Nothing that comes out of here is believed. This file is handed to the sandbox alone, so it imports nothing of the
-course. It speaks frames over standard input and output:
+Nothing that comes out of here is believed. This file is handed to the sandbox alone, so it imports nothing of
+the course. It speaks frames over standard input and output:
 
     in   job      limits and the sources of the code cells
     out  ready    the interpreter and torch are there: what fails before is the machine, after is the student
@@ -9,9 +9,9 @@ course. It speaks frames over standard input and output:
     in   cases    drivers and inputs, sent only now: no output of a cell that is shown can hold them
     out  q1/0/y   output y of case 0 of question q1, as .npy; or q1 with {"error": type} or {"timeout": true}
 
-Processes: this one watches; a worker runs the cells in IPython; for each question the worker forks a child that runs
-the cases, so that a question that hangs, dies or breaks the namespace does not touch the others. A cell that does
-not stop when interrupted, or kills the worker, is left out and a new worker runs the rest.
+Processes: this one watches; a worker runs the cells in IPython; for each question the worker forks a child
+that runs the cases, so that a question that hangs, dies or breaks the namespace does not touch the others. A
+cell that does not stop when interrupted, or kills the worker, is left out and a new worker runs the rest.
 """
 
 import base64

@@ -1,11 +1,12 @@
 """What a homework's `hidden.py` says: the questions, the inputs they are tried on and how outputs are judged.
 
-`hidden.py` defines `QUESTIONS: list[Question]` and is only ever imported by the grader's own process. The student's
-code runs in a sandbox that receives the inputs of each case and hands back arrays; `verify` compares them here with
-a reference computed here, so the reference never meets the student's code.
+`hidden.py` defines `QUESTIONS: list[Question]` and is only ever imported by the grader's own process. The
+student's code runs in a sandbox that receives the inputs of each case and hands back arrays; `verify`
+compares them here with a reference computed here, so the reference never meets the student's code.
 
     def cases(rng):
-        return [Case(call("softmax", "theta", tensors=True), {"theta": rng.normal(size=7)}, about="random logits")]
+        return [Case(call("softmax", "theta", tensors=True), {"theta": rng.normal(size=7)}, about="random
+        logits")]
 
     def verify(case, outputs):
         match(outputs, "0", scipy.special.softmax(case.inputs["theta"]))
@@ -29,9 +30,10 @@ class Wrong(Exception):  # noqa: N818 (a verdict, not an error)
 class Case:
     """Hold one trial of a question.
 
-    `driver` is Python source, executed in the notebook's namespace after every cell has run, with two more names:
-    `inputs`, a dict of arrays, and `outputs`, an empty dict to fill with arrays, tensors or numbers. `about` says in
-    a few words what the case tries; the student reads it beside the message of a wrong answer.
+    `driver` is Python source, executed in the notebook's namespace after every cell has run, with two more
+    names: `inputs`, a dict of arrays, and `outputs`, an empty dict to fill with arrays, tensors or numbers.
+    `about` says in a few words what the case tries; the student reads it beside the message of a wrong
+    answer.
     """
 
     driver: str
@@ -43,10 +45,10 @@ class Case:
 class Question:
     """Describe one question: all its cases must pass for its points.
 
-    Its answer cells are those whose `# @answer` name is `id` or starts with `id` and an underscore. `cases` draws the
-    trials from the batch's secret random generator. `verify` raises `Wrong` or returns; with `weights` (the name of a
-    safetensors file beside the notebook) it is called as `verify(case, outputs, weights=dict of arrays)`. A `manual`
-    question is left for a teacher to mark and needs neither.
+    Its answer cells are those whose `# @answer` name is `id` or starts with `id` and an underscore. `cases`
+    draws the trials from the batch's secret random generator. `verify` raises `Wrong` or returns; with
+    `weights` (the name of a safetensors file beside the notebook) it is called as `verify(case, outputs,
+    weights=dict of arrays)`. A `manual` question is left for a teacher to mark and needs neither.
     """
 
     id: str
@@ -86,9 +88,9 @@ class Limits:
 def call(function: str, *arguments: str, tensors: bool = False, **keywords: object) -> str:
     """Write the driver that calls the student's `function`.
 
-    `arguments` name entries of `inputs`, passed by position (an input of shape () as a Python number, the others as
-    arrays, or as torch tensors with `tensors=True`); `keywords` are literals. What it returns becomes `outputs["0"]`,
-    and `"1"`, ... for the further members of a tuple or list.
+    `arguments` name entries of `inputs`, passed by position (an input of shape () as a Python number, the
+    others as arrays, or as torch tensors with `tensors=True`); `keywords` are literals. What it returns
+    becomes `outputs["0"]`, and `"1"`, ... for the further members of a tuple or list.
     """
     values = [f"_take({name!r})" for name in arguments] + [
         f"{key}={value!r}" for key, value in keywords.items()
@@ -99,13 +101,14 @@ def call(function: str, *arguments: str, tensors: bool = False, **keywords: obje
         "    _value = inputs[_name]\n"
         f"    return _value.item() if _value.ndim == 0 else {convert}\n"
         f"_result = {function}({', '.join(values)})\n"
-        "_result = _result if isinstance(_result, (tuple, list)) else (_result,)\n"
-        "outputs.update((str(_position), _value) for _position, _value in enumerate(_result))\n"
+        "import builtins as _b\n"  # a notebook may well have a variable called `list`
+        "_result = _result if _b.isinstance(_result, (_b.tuple, _b.list)) else (_result,)\n"
+        "outputs.update((_b.str(_position), _value) for _position, _value in _b.enumerate(_result))\n"
     )
 
 
 def take(outputs: Arrays, name: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
-    """Return one output as float64, or raise `Wrong` if it is absent, of another shape, complex or not finite."""
+    """Return one output as float64; raise `Wrong` if it is absent, of another shape, or not finite."""
     if name not in outputs:
         raise Wrong(f"nothing was returned for output {name}")
     value = np.asarray(outputs[name])
@@ -128,7 +131,7 @@ def match(
     atol: float = 1e-6,
     what: str = "",
 ) -> None:
-    """Raise `Wrong` unless the output equals `expected` within the tolerance; the message does not hold `expected`."""
+    """Raise `Wrong`, without a word of `expected`, unless the output equals it within the tolerance."""
     expected = np.asarray(expected, dtype=np.float64)
     value = take(outputs, name, expected.shape)
     off = np.abs(value - expected) > atol + rtol * np.abs(expected)

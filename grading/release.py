@@ -32,13 +32,13 @@ def homework_paths(homework: Path) -> tuple[Path, Path]:
 
 
 def student_version(source: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Return the student version: solutions replaced by stubs, hidden tests, mark schemes and outputs removed.
+    """Return the student version: stubs for solutions, no hidden tests, mark schemes or outputs.
 
-    Metadata and checksums are those of nbgrader (schema 3). The check cells, which raise while the answer above
-    them is blank, also get the tag `raises-exception`, so that the blank notebook runs to its end.
+    Metadata and checksums are those of nbgrader (schema 3). The check cells, which raise while the answer
+    above them is blank, also get the tag `raises-exception`, so that the blank notebook runs to its end.
 
-    Raises ValueError, naming the cell, for markers that do not pair, a repeated grade id, an answer cell without
-    its `# @answer` line, a repeated answer name, and an answer that does not parse while blank.
+    Raises ValueError, naming the cell, for markers that do not pair, a repeated grade id, an answer cell
+    without its `# @answer` line, a repeated answer name, and an answer that does not parse while blank.
     """
     notebook = copy.deepcopy(source)
     notebook.metadata.pop("celltoolbar", None)
@@ -107,7 +107,7 @@ def _clear(cell: nbformat.NotebookNode, solution: bool, grade: bool) -> str:
 
 
 def _replace(text: str, region: str, stub: str | None) -> tuple[str, bool]:
-    """Replace every region between BEGIN and END by the stub, at the indent of BEGIN; tell whether there was one."""
+    """Replace every region by the stub, at the indent of its BEGIN, and tell whether there was one."""
     kept, inside, found = [], False, False
     for line in text.split("\n"):
         if f"BEGIN {region}" in line:

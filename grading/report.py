@@ -22,15 +22,11 @@ PAGE = """<!DOCTYPE html>
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
 <title>{title}</title>
 <style>body {{ font: 16px/1.5 sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }}
-table {{ border-collapse: collapse }} td, th {{ border: 1px solid #999; padding: .3rem .6rem; text-align: left }}
-pre {{ background: #f3f3f3; padding: .6rem; overflow-x: auto; white-space: pre-wrap }}</style></head>
-<body><h1>{title}</h1><p>{score}</p>
-<table><thead><tr><th scope="col">question</th><th scope="col">points</th><th scope="col">status</th>
-<th scope="col">message</th></tr></thead><tbody>
-{rows}
-</tbody></table>
-{notes}{cells}
-</body></html>
+table {{ border-collapse: collapse }} td, th {{ border: 1px solid #999; padding: .3rem .6rem; text-align: left
+}} pre {{ background: #f3f3f3; padding: .6rem; overflow-x: auto; white-space: pre-wrap }}</style></head>
+<body><h1>{title}</h1><p>{score}</p> <table><thead><tr><th scope="col">question</th><th
+scope="col">points</th><th scope="col">status</th> <th scope="col">message</th></tr></thead><tbody> {rows}
+</tbody></table> {notes}{cells} </body></html>
 """
 
 

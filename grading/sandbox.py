@@ -1,9 +1,10 @@
 """Run a notebook where it can do no harm, and take back bytes.
 
-`bwrap` gives a sandbox without network, with no file of the host but the interpreter and the course's environment,
-and with small memory file systems as its only writable places. A system call filter and limits of processes are set
-inside; a watchdog out here ends a run that takes too long, too much memory or too many files, or sends too much.
-Nothing but frames comes back (see `inside.py`), and none is read as anything but numbers and text.
+`bwrap` gives a sandbox without network, with no file of the host but the interpreter and the course's
+environment, and with small memory file systems as its only writable places. A system call filter and limits
+of processes are set inside; a watchdog out here ends a run that takes too long, too much memory or too many
+files, or sends too much. Nothing but frames comes back (see `inside.py`), and none is read as anything but
+numbers and text.
 """
 
 import contextlib
@@ -49,7 +50,7 @@ class Sandbox:
     user: int | None = None  # the ordinary user that root becomes before the command starts
 
     def run(self, cells: list[str], questions: dict[str, list[Case]], limits: Limits) -> Outcome:
-        """Run the cells, then the cases of the questions, and return what came back once the sandbox is dead."""
+        """Run the cells, then the cases of the questions; return what came back, once the sandbox is dead."""
         name = f"grading-{secrets.token_hex(8)}"
         with tempfile.TemporaryDirectory(prefix=name) as folder, tempfile.TemporaryFile() as errors:
             read_end, write_end = os.pipe()
@@ -68,7 +69,7 @@ class Sandbox:
             )
             os.close(read_end)
             try:
-                outcome = converse(process, cells, questions, limits, watched=self.kind != "docker")
+                outcome = converse(process, cells, questions, limits, kind=self.kind)
             finally:
                 _end(process, name if self.kind == "docker" else None)
             errors.seek(0)
@@ -79,8 +80,8 @@ class Sandbox:
 def find(kind: str, secret: Path) -> Sandbox:
     """Return a working sandbox of a kind: `bwrap`, `docker` or `none`.
 
-    Each candidate is tried on a notebook that looks for the file `secret` (the homework's `hidden.py`) and for a
-    network. Raises SandboxMissing if none starts or one shows either.
+    Each candidate is tried on a notebook that looks for the file `secret` (the homework's `hidden.py`) and
+    for a network. Raises SandboxMissing if none starts or one shows either.
     """
     if kind == "none":
         return Sandbox("none", lambda limits, name: [sys.executable, str(INSIDE)])
@@ -97,7 +98,10 @@ def find(kind: str, secret: Path) -> Sandbox:
     )
     reasons = []
     for sandbox in candidates:
-        outcome = sandbox.run([spy], {}, Limits())
+        try:
+            outcome = sandbox.run([spy], {}, Limits())
+        except OSError as error:  # such as a bwrap that an ordinary user may not start
+            outcome = Outcome(stderr=str(error))
         if outcome.ready and outcome.cells and outcome.cells[0]["status"] == "ok":
             return sandbox
         found = outcome.cells[0]["error"] if outcome.cells else outcome.stderr.strip() or outcome.stopped
@@ -128,8 +132,8 @@ def environment(home: str) -> dict[str, str]:
 def bwrap_command(bwrap: str, limits: Limits, *, unprivileged: bool) -> list[str]:
     """Return the command that starts `inside.py` in a new bwrap sandbox.
 
-    `unprivileged` is how it should be. Without it, root lays out the sandbox (an interpreter under /root cannot be
-    read by anyone else) and `inside.py` becomes an ordinary user before it does anything.
+    `unprivileged` is how it should be. Without it, root lays out the sandbox (an interpreter under /root
+    cannot be read by anyone else) and `inside.py` becomes an ordinary user before it does anything.
     """
     spaces = ["--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
     if unprivileged:
@@ -220,14 +224,17 @@ def _in_cgroup(command: Callable[[Limits, str], list[str]]) -> Callable[[Limits,
     prefix = ["systemd-run", "--user", "--scope", "--quiet", "--collect", "--property=MemorySwapMax=0"]
 
     def limited(limits: Limits, name: str) -> list[str]:
-        bounds = [f"--property=MemoryMax={limits.memory_bytes}", f"--property=TasksMax={limits.processes}"]
+        bounds = [
+            f"--property=MemoryMax={limits.memory_bytes}",
+            f"--property=TasksMax={limits.processes + 16}",
+        ]
         return [*prefix, *bounds, f"--unit={name}", "--", "env", "-i", *command(limits, name)]
 
     return limited
 
 
 def _own_environment() -> dict[str, str]:
-    """Return what docker and systemd-run need to find their services; bwrap itself gets nothing worth reading."""
+    """Return what docker and systemd-run need to find their services, nothing worth reading in a sandbox."""
     kept = ("PATH", "HOME", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS", "DOCKER_HOST", "DOCKER_CONTEXT")
     return {name: os.environ[name] for name in kept if name in os.environ}
 

@@ -1,9 +1,9 @@
 """A system call filter for the sandbox: what namespaces and limits leave open.
 
-Refused are calls that allocate memory that no limit of a process counts (memfd, System V and POSIX queues, io_uring,
-keyrings), that reach past the network namespace (sockets other than UNIX and IP, such as VSOCK to a host), that make
-namespaces or mounts, and that look into other processes. The program is classic BPF, made of 8-byte instructions
-(see References), so that no library is needed.
+Refused are calls that allocate memory that no limit of a process counts (memfd, System V and POSIX queues,
+io_uring, keyrings), that reach past the network namespace (sockets other than UNIX and IP, such as VSOCK to a
+host), that make namespaces or mounts, and that look into other processes. The program is classic BPF, made of
+8-byte instructions (see References), so that no library is needed.
 
 References: Linux kernel, "Seccomp BPF (SECure COMPuting with filters)",
 https://www.kernel.org/doc/html/latest/userspace-api/seccomp_filter.html

@@ -74,12 +74,14 @@ class Rebuilt:
     notes: list[str] = field(default_factory=list)
 
 
-def collect(folder: Path, name: str) -> list[Submission]:
-    """List the submissions in a folder: `STUDENT.ipynb`, or `STUDENT/` with a notebook called `name`.
+def collect(folder: Path, name: str) -> tuple[list[Submission], list[str]]:
+    """List the submissions in a folder, and the names of the files in it that are none.
 
-    A folder with one notebook of another name is taken with a note. Hidden files and others are passed over.
+    A submission is `STUDENT.ipynb`, or `STUDENT/` with a notebook called `name`. A folder with one notebook
+    of another name is taken with a note. Hidden files do not count.
     """
     found: dict[str, Submission] = {}
+    others = []
     for path in sorted(folder.iterdir(), key=lambda path: (path.suffix == ".ipynb", path.name)):
         if path.name.startswith((".", "__MACOSX")):
             continue
@@ -96,7 +98,9 @@ def collect(folder: Path, name: str) -> list[Submission]:
                 found[path.stem] = Submission(path.stem, path, beside.folder if beside else None)
         elif path.is_symlink():
             found[path.name] = Submission(path.name, path)  # refused, with its reason, when it is read
-    return [found[student] for student in sorted(found)]
+        else:
+            others.append(path.name)
+    return [found[student] for student in sorted(found)], others
 
 
 def read_file(path: Path) -> bytes:
@@ -154,10 +158,10 @@ def release_cells(path: Path) -> list[Cell]:
 def rebuild(release: list[Cell], submitted: list[Cell]) -> Rebuilt:
     """Put a student's answers and own cells into our student version.
 
-    A submitted cell is recognised by its grade id, else its `# @answer` name, else its cell id, else an equal text,
-    else by the function or class it defines. Cells that are not recognised run behind the recognised one they
-    followed. Of our cells that anyone may edit, the student's text runs; where our own values matter (parameters,
-    imports), ours runs once more after it.
+    A submitted cell is recognised by its grade id, else its `# @answer` name, else its cell id, else an equal
+    text, else by the function or class it defines. Cells that are not recognised run behind the recognised
+    one they followed. Of our cells that anyone may edit, the student's text runs; where our own values matter
+    (parameters, imports), ours runs once more after it.
     """
     result = Rebuilt()
     placed, extra = _place(release, submitted, result.notes)

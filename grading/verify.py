@@ -32,7 +32,7 @@ def read_npy(data: bytes) -> np.ndarray:
         raise Wrong(f"an output has type {str(dtype)[:30]}, expected real numbers")
     values = memoryview(data)[file.tell() :]
     size = math.prod(shape) * dtype.itemsize
-    if any(length < 0 for length in shape) or len(shape) > 32 or size > ARRAY_LIMIT or size != len(values):
+    if any(type(length) is not int or length < 0 for length in shape) or len(shape) > 32 or size > ARRAY_LIMIT or size != len(values):
         raise Wrong(f"an output has shape {str(shape)[:60]}, which is too large or not what was sent")
     return np.frombuffer(values, dtype).reshape(shape, order="F" if fortran else "C").copy()
 
@@ -58,7 +58,7 @@ def outputs_of(question: str, cases: int, frames: Mapping[str, bytes]) -> list[d
 def judge(
     question: Question, cases: list[Case], frames: Mapping[str, bytes], weights: bytes | None
 ) -> tuple[str, str, str]:
-    """Return the status of a question, a message for the student and, for the teacher, a trace if verify failed."""
+    """Return a question's status, a message for the student and, for the teacher, verify's own error."""
     keywords = {}
     try:
         if question.weights is not None:

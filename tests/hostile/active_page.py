@@ -1,4 +1,5 @@
 # <img src=x onerror=alert(1)> puts active content into everything that a page could show.
+# ruff: noqa
 print("<script>alert(1)</script><img src=x onerror=alert(1)>")
 print("\x1b]8;;javascript:alert(1)\x07click\x1b]8;;\x07\u202etxt.exe\u202c")
 from IPython.display import HTML, display

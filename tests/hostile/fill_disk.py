@@ -1,4 +1,5 @@
 # Fills every place that can be written, with a big file, a sparse one and links.
+# ruff: noqa
 import os
 
 for folder in ("/tmp", "/dev/shm", "/dev", "/", "/usr", "/proc/self"):

@@ -1,4 +1,5 @@
 # Prints without end, past every layer.
+# ruff: noqa
 import os
 import sys
 

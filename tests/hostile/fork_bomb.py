@@ -1,4 +1,5 @@
 # Forks without end.
+# ruff: noqa
 import os
 
 while True:

@@ -1,4 +1,5 @@
 # Behaves until an answer is asked for, then hangs.
+# ruff: noqa
 import signal
 import time
 

@@ -1,4 +1,5 @@
 # Hangs, and cannot be interrupted.
+# ruff: noqa
 import signal
 
 for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM, signal.SIGXCPU):

@@ -1,4 +1,5 @@
 # Kills every process it can see, its parents first.
+# ruff: noqa
 import os
 import signal
 

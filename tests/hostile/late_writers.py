@@ -1,4 +1,5 @@
 # Keeps threads and exit handlers that put numbers into every dict called outputs.
+# ruff: noqa
 import atexit
 import gc
 import threading

@@ -1,4 +1,5 @@
 # Ends the process, in a cell and when asked for an answer.
+# ruff: noqa
 import os
 
 

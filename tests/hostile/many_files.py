@@ -1,4 +1,5 @@
 # Makes files without end.
+# ruff: noqa
 import itertools
 
 for number in itertools.count():

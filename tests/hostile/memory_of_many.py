@@ -1,4 +1,5 @@
 # Takes memory in many processes, each below the limit of one.
+# ruff: noqa
 import os
 import time
 

@@ -1,4 +1,5 @@
 # Takes memory until there is none.
+# ruff: noqa
 held = []
 while True:
     held.append(bytearray(b"x") * (64 << 20))

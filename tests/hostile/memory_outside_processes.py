@@ -1,4 +1,5 @@
 # Takes memory that no process owns: anonymous files and System V segments.
+# ruff: noqa
 import ctypes
 import os
 

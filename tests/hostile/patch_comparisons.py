@@ -1,4 +1,5 @@
 # Makes every comparison of this process come out as equal.
+# ruff: noqa
 import builtins
 
 import numpy as np

@@ -1,4 +1,5 @@
 # Looks for the hidden checks and for solutions, everywhere, and answers with what it finds.
+# ruff: noqa
 import os
 
 found = []

@@ -1,4 +1,5 @@
 # Replaces the modules that the runner uses after the notebook has run.
+# ruff: noqa
 import sys
 import types
 
