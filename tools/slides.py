@@ -29,6 +29,10 @@ COMMITTED = {"slides": "{}.pdf", "handout": "{}-handout.pdf"}
 EMPTY_MARGIN = 20  # points at each edge of a page where nothing may be printed
 
 
+class SlideError(RuntimeError):
+    """A deck that does not compile, with the words of the compiler."""
+
+
 def decks(names: list[str] | None = None, root: Path = ROOT) -> list[Path]:
     """Return the sources of the named lectures, of all when none is named.
 
@@ -49,25 +53,31 @@ def compile_deck(deck: Path, edition: str = "slides", **options: object) -> byte
         deck: the path of its source, two folders below the folder with fonts and theme.
         edition: `slides`, `handout`, `notes` (handout and speaker's notes), or `draft` (handout in which what
             does not fit is named in red instead of stopping the build).
-        options: further arguments of `typst.compile`, say `format="png", ppi=36`, which gives a list of pages.
+        options: further arguments of `typst.compile`; `format="png", ppi=36` gives a list of pages.
 
     Raises:
-        typst.TypstError: the source is wrong, a slide overflows, a reference is unknown.
+        SlideError: the source is wrong, a slide overflows, a reference or a font is unknown.
     """
     lectures = deck.resolve().parents[1]
-    return typst.compile(
-        deck,
-        root=lectures,
-        font_paths=[lectures / "fonts"],
-        ignore_system_fonts=True,
-        sys_inputs=EDITIONS[edition],
-        timestamp=0,
-        **options,
-    )
+    try:
+        output, warnings = typst.compile_with_warnings(
+            deck,
+            root=lectures,
+            font_paths=[lectures / "fonts"],
+            ignore_system_fonts=True,
+            sys_inputs=EDITIONS[edition],
+            timestamp=0,
+            **options,
+        )
+    except typst.TypstError as error:
+        raise SlideError(f"{deck.stem}: {error.diagnostic or error.message}") from None
+    if warnings:  # an unknown font, say: the deck would look different on a machine that has it
+        raise SlideError(f"{deck.stem}: " + "\n".join(warning.diagnostic for warning in warnings))
+    return output
 
 
 def margin_ink(deck: Path) -> list[int]:
-    """Return the pages of the handout that print within `EMPTY_MARGIN` of the page's edge, the title page aside."""
+    """Return the handout's pages that print within `EMPTY_MARGIN` of the edge, the title page aside."""
     inked = []
     for number, page in enumerate(compile_deck(deck, "handout", format="png", ppi=36), start=1):
         pixels = np.asarray(Image.open(io.BytesIO(page)).convert("L"))
@@ -144,10 +154,7 @@ def main(arguments: list[str] | None = None) -> int:
                 write(deck, edition, deck.parent)
             if options.notes:
                 write(deck, "notes", ROOT / "build")
-    except typst.TypstError as error:
-        print(error.diagnostic or error.message, file=sys.stderr)
-        return 1
-    except (FileNotFoundError, subprocess.CalledProcessError) as error:
+    except (SlideError, FileNotFoundError, subprocess.CalledProcessError) as error:
         print(error, file=sys.stderr)
         return 1
     return status

@@ -12,7 +12,7 @@ import json
 import sys
 import zlib
 from functools import cache
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from scipy import stats
+from scipy import special, stats
 from sklearn.datasets import make_moons
 
 from dgm_utils import data
@@ -34,11 +34,11 @@ BLUE, ORANGE, GREEN, RED = (PALETTE[name] for name in ("blue", "orange", "green"
 PALE = "#dfe7ee"
 
 
-# --- Motivation and maximum likelihood --------------------------------------------------------------------------------
+# --- Motivation and maximum likelihood ------------------------------------------------------------------
 
 
 def density_and_samples() -> Figure:
-    """Data, a density fitted to them (a kernel estimate), and new points drawn from it."""
+    """Draw data, a density fitted to them (a kernel estimate), and new points drawn from it."""
     points, _ = make_moons(400, noise=0.08, random_state=0)
     model = stats.gaussian_kde(points.T, bw_method=0.15)
     figure, axes = canvas(SLIDE_WIDTH, 205, columns=3, sharex=True, sharey=True)
@@ -72,7 +72,7 @@ def cross_entropy_curve(means: np.ndarray, scale: float = 1.6) -> tuple[float, n
 
 
 def kl_is_the_gap() -> Figure:
-    """A family of normals against a bimodal density: negative log-likelihood = entropy + KL."""
+    """Draw normals against a bimodal density: negative log-likelihood = entropy + KL."""
     means = np.linspace(-3, 3, 121)
     entropy, cross_entropy = cross_entropy_curve(means)
     best = means[cross_entropy.argmin()]
@@ -106,7 +106,7 @@ def simulate_uniform_mle(n: int, theta: float = 1.0, repeats: int = 40_000, seed
 
 
 def uniform_mle() -> Figure:
-    """The maximum of n uniforms: its distribution for n = 5, and its bias against n."""
+    """Draw the maximum of n uniforms: its distribution for n = 5, and its bias against n."""
     figure, (left, right) = canvas(SLIDE_WIDTH, 215, columns=2)
     estimates = simulate_uniform_mle(5)
     t = np.linspace(0, 1, 200)
@@ -144,7 +144,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 def fit_histogram(
     values: np.ndarray, bins: int, steps: int, rate: float, batch: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Fit a softmax histogram by stochastic gradient descent; return its probabilities and the loss at each step."""
+    """Fit a softmax histogram by stochastic gradients; return its probabilities and the loss of each step."""
     rng = np.random.default_rng(0)
     logits, losses = np.zeros(bins), []
     frequencies = np.bincount(values, minlength=bins) / len(values)
@@ -156,7 +156,7 @@ def fit_histogram(
 
 
 def histogram_fit() -> Figure:
-    """A histogram learned by gradient descent meets the frequencies, its loss the entropy."""
+    """Draw a histogram learned by gradient descent: it meets the frequencies, its loss the entropy."""
     rng = np.random.default_rng(3)
     values = np.clip(
         np.where(rng.random(4000) < 0.6, rng.normal(5, 1.6, 4000), rng.normal(14, 2.2, 4000)), 0, 19
@@ -179,7 +179,7 @@ def histogram_fit() -> Figure:
     return figure
 
 
-# --- Binary images ------------------------------------------------------------------------------------------------------
+# --- Binary images --------------------------------------------------------------------------------------
 
 
 def bernoulli_entropy(p: np.ndarray) -> np.ndarray:
@@ -217,7 +217,7 @@ def frame(axes: Axes, title: str) -> None:
 
 
 def binarisation() -> Figure:
-    """A grey digit, thresholded, drawn twice as coins, and the entropy of each coin."""
+    """Draw a grey digit, thresholded, thrown twice as coins, and the entropy of each coin."""
     grey = grey_digit()
     rng = np.random.default_rng(0)
     figure, axes = canvas(SLIDE_WIDTH, 150, columns=5)
@@ -230,7 +230,7 @@ def binarisation() -> Figure:
 
 
 def raster() -> Figure:
-    """A binary digit as it appears pixel by pixel in raster order."""
+    """Draw a binary digit as it appears pixel by pixel in raster order."""
     digit = grey_digit() > 0.5
     figure, axes = canvas(SLIDE_WIDTH, 205, columns=4)
     order = np.arange(784).reshape(28, 28)
@@ -242,28 +242,29 @@ def raster() -> Figure:
     return figure
 
 
+@cache
 def smoothed_independent_bits() -> float:
     """Return bits/dim on the test set of one histogram per pixel, counted on the training set plus one."""
     train, test = mnist()
     pixels = np.arange(784)
-    counts = np.ones((784, 256))
-    for images in np.array_split(train, 60):
-        np.add.at(counts, (np.broadcast_to(pixels, images.shape), images), 1)
+    counts = 1 + np.stack([np.bincount(column, minlength=256) for column in train.T])
     log_probabilities = np.log2(counts / counts.sum(axis=1, keepdims=True))
     return float(-log_probabilities[pixels, test].mean())
 
 
+@cache
 def binary_baselines() -> tuple[float, float]:
     """Return the floor of stochastic binarisation and the loss of one coin per pixel, nats per test image."""
-    train, test = (images / 255 for images in mnist())
-    coin = (train.sum(axis=0) + 1) / (len(train) + 2)
-    mean = test.mean(axis=0)
-    return float(bernoulli_entropy(test).sum(axis=1).mean()), float(
-        -(mean * np.log(coin) + (1 - mean) * np.log1p(-coin)).sum()
-    )
+    train, test = mnist()
+    entropy_of_grey = bernoulli_entropy(np.arange(256) / 255)
+    floor = np.bincount(test.ravel(), minlength=256) @ entropy_of_grey / len(test)
+    coin = (train.sum(axis=0) / 255 + 1) / (len(train) + 2)
+    mean = test.mean(axis=0) / 255
+    independent = -(mean * np.log(coin) + (1 - mean) * np.log1p(-coin)).sum()
+    return float(floor), float(independent)
 
 
-# --- Parameter counts ---------------------------------------------------------------------------------------------------
+# --- Parameter counts -----------------------------------------------------------------------------------
 
 
 def table_parameters(m: int) -> int:
@@ -282,7 +283,7 @@ def made_parameters(m: int, hidden: int) -> int:
 
 
 def parameter_counts() -> Figure:
-    """Parameters against the number of bits: a table, logistic conditionals, a MADE."""
+    """Draw parameters against the number of bits: a table, logistic conditionals, a MADE."""
     figure, axes = canvas(HALF_WIDTH + 40, 290)
     m = np.unique(np.logspace(0.3, np.log10(784), 60).astype(int))
     axes.plot(m, [np.log10(2.0) * k for k in m], color=RED)
@@ -307,14 +308,12 @@ def parameter_counts() -> Figure:
     return figure
 
 
-# --- MADE ---------------------------------------------------------------------------------------------------------------
+# --- MADE -----------------------------------------------------------------------------------------------
 
 
 def made_masks(degrees: list[np.ndarray]) -> list[np.ndarray]:
     """Return the mask of each layer from the degrees of inputs, hidden layers and (again) inputs."""
-    hidden = [
-        later[:, None] >= earlier[None, :] for earlier, later in zip(degrees[:-2], degrees[1:-1], strict=True)
-    ]
+    hidden = [later[:, None] >= earlier[None, :] for earlier, later in pairwise(degrees[:-1])]
     return [*hidden, degrees[-1][:, None] > degrees[-2][None, :]]
 
 
@@ -324,7 +323,7 @@ EXAMPLE_MASKS = [mask.astype(int) for mask in made_masks([INPUT_DEGREES, *HIDDEN
 
 
 def made_network() -> Figure:
-    """A MADE drawn from its degrees, beside its three masks."""
+    """Draw a MADE from its degrees, beside its three masks."""
     figure = Figure(figsize=(SLIDE_WIDTH / 72, 275 / 72))
     network, *mask_axes = figure.subplots(1, 4, gridspec_kw={"width_ratios": [2.2, 4 / 5, 1, 1]})
     network.set_axis_off()
@@ -344,7 +343,9 @@ def made_network() -> Figure:
             network.text(x, y - 0.01, str(degree), ha="center", va="center_baseline", zorder=3)
             if depth in (0, 3):
                 name, below = (f"$x_{j + 1}$", -0.3) if depth == 0 else (f"$\\hat{{x}}_{j + 1}$", 0.27)
-                network.text(x, y + below, name, ha="center", va="top" if depth == 0 else "bottom", fontsize=18)
+                network.text(
+                    x, y + below, name, ha="center", va="top" if depth == 0 else "bottom", fontsize=18
+                )
     network.set(xlim=(-2.4, 2.4), ylim=(-0.5, 3.55))
     for axes, mask, depth in zip(mask_axes, EXAMPLE_MASKS, (1, 2, 3), strict=True):
         draw_matrix(axes, mask, layers[depth], layers[depth - 1])
@@ -372,7 +373,7 @@ def draw_matrix(
 
 
 def mask_product() -> Figure:
-    """The product of the masks counts the paths: for the natural order and for another one."""
+    """Draw the product of the masks, which counts paths, for the natural order and another one."""
     figure, axes = canvas(HALF_WIDTH, 190, columns=2)
     for panel, order in zip(axes, ([1, 2, 3, 4], [3, 1, 4, 2]), strict=True):
         degrees = np.array(order)
@@ -411,7 +412,7 @@ def three_bits() -> np.ndarray:
 
 
 def wrong_order() -> Figure:
-    """The same model sampled in its own order and in raster order: exact distributions."""
+    """Draw the exact distributions of one model sampled in its own order and in raster order."""
     joint, model_order = three_bits(), [2, 0, 1]
     figure, axes = canvas(HALF_WIDTH + 30, 225)
     states = ["".join(map(str, state)) for state in product((0, 1), repeat=3)]
@@ -432,7 +433,7 @@ def wrong_order() -> Figure:
     return figure
 
 
-# --- WaveNet ------------------------------------------------------------------------------------------------------------
+# --- WaveNet --------------------------------------------------------------------------------------------
 
 
 def mu_law(x: np.ndarray, mu: int = 255) -> np.ndarray:
@@ -453,13 +454,13 @@ def quantise(y: np.ndarray, levels: int = 256) -> np.ndarray:
 
 def signal_to_noise(amplitude: float, companded: bool) -> float:
     """Return the signal-to-noise ratio in dB of a sine of the given amplitude after 8-bit quantisation."""
-    signal = amplitude * np.sin(np.linspace(0, 2 * np.pi * 441, 200_000, endpoint=False))
+    signal = amplitude * np.sin(np.linspace(0, 2 * np.pi * 41, 20_000, endpoint=False))
     decoded = mu_law_inverse(quantise(mu_law(signal))) if companded else quantise(signal)
     return float(10 * np.log10((signal**2).mean() / ((decoded - signal) ** 2).mean()))
 
 
 def mu_law_curve() -> Figure:
-    """The mu-law curve with 16 of its levels, and the noise it leaves at every loudness."""
+    """Draw the mu-law curve with 16 of its levels, and the noise it leaves at every loudness."""
     figure, (left, right) = canvas(SLIDE_WIDTH, 185, columns=2)
     x = np.linspace(-1, 1, 801)
     for level in (np.arange(16) + 0.5) / 8 - 1:
@@ -507,7 +508,7 @@ def measured_receptive_field(kernel: int, layers: int, blocks: int = 1) -> int:
 
 
 def dilated_tree() -> Figure:
-    """Four causal layers of dilation 1, 2, 4, 8: the last output sees sixteen inputs."""
+    """Draw four causal layers of dilation 1, 2, 4, 8: the last output sees sixteen inputs."""
     figure, axes = canvas(SLIDE_WIDTH, 205)
     axes.set_axis_off()
     needed = {15}
@@ -550,7 +551,7 @@ def dilated_tree() -> Figure:
 
 
 def cached_sampling() -> Figure:
-    """Work per generated sample, naive against cached, for one stack of L layers of kernel 2."""
+    """Draw the work per generated sample, naive against cached, for L layers of kernel 2."""
     figure, axes = canvas(HALF_WIDTH, 240)
     layers = np.arange(1, 13)
     axes.plot(layers, 2.0**layers - 1, "o-", color=RED)
@@ -561,7 +562,7 @@ def cached_sampling() -> Figure:
     return figure
 
 
-# --- PixelCNN -----------------------------------------------------------------------------------------------------------
+# --- PixelCNN -------------------------------------------------------------------------------------------
 
 
 def pixel_mask(size: int, kind: str) -> np.ndarray:
@@ -575,7 +576,7 @@ def pixel_mask(size: int, kind: str) -> np.ndarray:
 
 
 def mask_kernels() -> Figure:
-    """The two kernel masks of PixelCNN, 5 by 5."""
+    """Draw the two kernel masks of PixelCNN, 5 by 5."""
     figure, axes = canvas(HALF_WIDTH, 190, columns=2)
     for panel, kind in zip(axes, "AB", strict=True):
         draw_matrix(panel, pixel_mask(5, kind), [""] * 5, [""] * 5, numbers=True)
@@ -598,7 +599,7 @@ def pixelcnn_response(image: torch.Tensor, layers: int = 10) -> torch.Tensor:
 
 
 def two_stack_response(image: torch.Tensor, layers: int = 10) -> torch.Tensor:
-    """Pass an image (1, 1, H, W) through the vertical and horizontal stacks of Gated PixelCNN, equal weights."""
+    """Pass an image (1, 1, H, W) through the two stacks of Gated PixelCNN with equal positive weights."""
     rows_to_here = np.array([[1, 1, 1], [1, 1, 1], [0, 0, 0]])
     left_of_here = np.array([[0, 0, 0], [1, 0, 0], [0, 0, 0]])
     left_and_here = np.array([[0, 0, 0], [1, 1, 0], [0, 0, 0]])
@@ -611,7 +612,7 @@ def two_stack_response(image: torch.Tensor, layers: int = 10) -> torch.Tensor:
 
 
 def seen_by(network: object, size: int = 13) -> tuple[np.ndarray, tuple[int, int]]:
-    """Return which pixels have a non-zero gradient at one output near the lower middle, and that output's place."""
+    """Return the pixels with a non-zero gradient at one output (lower middle), and that output's place."""
     image = torch.ones(1, 1, size, size, dtype=torch.float64, requires_grad=True)
     row, column = size - 4, size // 2
     network(image)[0, 0, row, column].backward()
@@ -626,7 +627,7 @@ def blind_pixels(network: object, size: int = 13) -> np.ndarray:
 
 
 def blind_spot() -> Figure:
-    """Pixels that reach one output, measured by gradients: masked convolutions against two stacks."""
+    """Draw the pixels that reach one output, measured by gradients: one stack against two."""
     figure, axes = canvas(SLIDE_WIDTH * 0.66, 285, columns=2)
     figure.get_layout_engine().set(wspace=0.08)
     titles = ("masked convolutions, 10 layers", "two stacks, 10 layers")
@@ -645,11 +646,11 @@ def blind_spot() -> Figure:
     return figure
 
 
-# --- PixelCNN++ ---------------------------------------------------------------------------------------------------------
+# --- PixelCNN++ -----------------------------------------------------------------------------------------
 
 
 def discretised_logistic(weights: np.ndarray, means: np.ndarray, scales: np.ndarray) -> np.ndarray:
-    """Return the 256 probabilities of a mixture of discretised logistics on pixel values 0 … 255 mapped to [-1, 1]."""
+    """Return the 256 probabilities of a discretised logistic mixture on pixel values scaled to [-1, 1]."""
     centres = np.arange(256) / 127.5 - 1
     upper = stats.logistic.cdf((centres[:, None] + 1 / 255 - means) / scales)
     lower = stats.logistic.cdf((centres[:, None] - 1 / 255 - means) / scales)
@@ -658,7 +659,7 @@ def discretised_logistic(weights: np.ndarray, means: np.ndarray, scales: np.ndar
 
 
 def logistic_bins() -> Figure:
-    """A mixture of two logistics cut into 256 bins; the last bin takes the whole tail."""
+    """Draw a mixture of two logistics cut into 256 bins; the last bin takes the whole tail."""
     weights, means, scales = np.array([0.55, 0.45]), np.array([-0.35, 0.93]), np.array([0.09, 0.05])
     masses = discretised_logistic(weights, means, scales)
     figure, (left, right) = canvas(SLIDE_WIDTH, 180, columns=2, width_ratios=[1.5, 1])
@@ -687,27 +688,19 @@ def logistic_bins() -> Figure:
     return figure
 
 
-# --- Numbers on slides ----------------------------------------------------------------------------------------------------
+# --- Numbers on slides ----------------------------------------------------------------------------------
 
 
 def averaged_logits_total() -> float:
-    """Return the sum over two bits of the product of conditionals whose logits were averaged over both orders."""
+    """Return the sum over two bits of the product of Bernoullis with logits averaged over both orders."""
     joint = np.array([[0.45, 0.05], [0.05, 0.45]])
-    marginal, conditional = (
-        joint.sum(axis=1),
-        joint / joint.sum(axis=0),
-    )  # conditional[a, b] = p(a | b), alike for both bits
-    total = 0.0
-    for first, second in product((0, 1), repeat=2):
-        value = 1.0
-        for bit, other in ((first, second), (second, first)):
-            logit = np.mean(
-                [np.log(marginal[1] / marginal[0]), np.log(conditional[1, other] / conditional[0, other])]
-            )
-            one = 1 / (1 + np.exp(-logit))
-            value *= one if bit else 1 - one
-        total += value
-    return float(total)
+    first = np.log(joint[1].sum() / joint[0].sum())  # logit of a bit drawn first
+    second = np.log(joint[1] / joint[0])  # logit of a bit drawn second, indexed by the other bit
+
+    def factor(bit: int, other: int) -> float:
+        return float(special.expit((1 if bit else -1) * (first + second[other]) / 2))
+
+    return sum(factor(a, b) * factor(b, a) for a, b in product((0, 1), repeat=2))
 
 
 def numbers() -> dict[str, object]:
@@ -719,9 +712,7 @@ def numbers() -> dict[str, object]:
     paths = EXAMPLE_MASKS[2] @ EXAMPLE_MASKS[1] @ EXAMPLE_MASKS[0]
     return {
         "eight_bit_independent": round(smoothed_independent_bits(), 2),
-        "eight_bit_zlib": round(
-            8 * len(zlib.compress(test.tobytes(), 9)) / test.size, 1
-        ),  # 1.6 with any zlib
+        "eight_bit_zlib": round(8 * len(zlib.compress(test.tobytes(), 9)) / test.size, 1),
         "binary_floor": round(binary_floor, 1),
         "binary_independent": round(binary_independent, 1),
         "eighty_nats_in_bits": round(80 / (784 * np.log(2)), 3),
@@ -736,7 +727,6 @@ def numbers() -> dict[str, object]:
         "receptive_field_seconds": round(receptive_field(2, 10, blocks=3) / 16_000, 2),
         "averaged_logits_total": round(averaged_logits_total(), 4),
         "wrong_order_111": round(float(wrong[1, 1, 1]), 3),
-        "wrong_order_001": round(float(wrong[0, 0, 1]), 3),
         "mask_paths_4_1": int(paths[3, 0]),
         "blind_pixels": int(blind_pixels(pixelcnn_response).sum()),
         "mu_law_snr_quiet": round(signal_to_noise(0.01, companded=True)),

@@ -1,0 +1,382 @@
+"""The lecture decks: current, reproducible, accessible, nothing overflows, and their numbers are right."""
+
+import importlib.util
+import itertools
+import json
+import re
+import shutil
+import sys
+import zlib
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy import integrate, stats
+
+from tools import slides
+
+ROOT = Path(__file__).resolve().parent.parent
+LECTURES = ROOT / "lectures"
+DECKS = slides.decks()
+each_deck = pytest.mark.parametrize("deck", DECKS, ids=lambda deck: deck.stem)
+
+
+def figures_module(deck):
+    """Import the figures.py beside a deck."""
+    if str(ROOT) not in sys.path:
+        sys.path.insert(0, str(ROOT))
+    return importlib.import_module(f"lectures.{deck.stem}.figures")
+
+
+def inflated(pdf: bytes) -> bytes:
+    """Return a PDF with what its streams hold appended, so that its objects can be searched."""
+    parts = [pdf]
+    for stream in re.finditer(rb"stream\r?\n", pdf):
+        try:
+            parts.append(zlib.decompressobj().decompress(pdf[stream.end() :]))
+        except zlib.error:
+            continue  # not compressed: a font, or the XMP metadata
+    return b"\n".join(parts)
+
+
+def pages(pdf: bytes) -> int:
+    return len(re.findall(rb"/Type\s*/Page\b", inflated(pdf)))
+
+
+# --- The committed files ---------------------------------------------------------------------------------
+
+
+def test_there_is_a_deck():
+    assert [deck.stem for deck in DECKS][:1] == ["lecture1"]
+
+
+@each_deck
+def test_committed_pdfs_are_current_and_nothing_sticks_out(deck):
+    assert slides.problems(deck) == []
+
+
+@each_deck
+def test_the_same_bytes_in_another_place(deck, tmp_path, monkeypatch):
+    shutil.copytree(LECTURES, tmp_path / "elsewhere", ignore=shutil.ignore_patterns("*.pdf"))
+    monkeypatch.chdir(tmp_path)
+    copy = tmp_path / "elsewhere" / deck.stem / deck.name
+    assert slides.compile_deck(copy) == deck.with_suffix(".pdf").read_bytes()
+
+
+@each_deck
+def test_as_many_slides_as_a_lecture_holds(deck):
+    handout = deck.with_name(f"{deck.stem}-handout.pdf").read_bytes()
+    presented = deck.with_suffix(".pdf").read_bytes()
+    assert 30 <= pages(handout) <= 45
+    assert pages(presented) > pages(handout), "no slide is revealed in steps"
+
+
+@each_deck
+@pytest.mark.parametrize("name", ["{}.pdf", "{}-handout.pdf"])
+def test_pdf_is_accessible_and_undated(deck, name):
+    pdf = inflated(deck.with_name(name.format(deck.stem)).read_bytes())
+    assert b"/StructTreeRoot" in pdf and b"/Marked true" in pdf
+    assert b"/Lang(en-GB)" in pdf
+    number = re.search("[0-9]+", deck.stem)[0]
+    assert f"/Title(Deep Generative Models. Lecture {number}: ".encode() in pdf
+    assert b"/CreationDate" not in pdf and b"/ModDate" not in pdf and b"CreateDate" not in pdf
+    figures = re.findall(rb"/S/Figure\b(?:(?!endobj).)*?(/Alt|endobj)", pdf, re.S)
+    assert len(figures) >= 6 and set(figures) == {b"/Alt"}
+    assert set(re.findall(rb"/FontName/[A-Z]{6}\+([A-Za-z0-9]+)", pdf)) <= {
+        b"SourceSans3",
+        b"SourceCodePro",
+        b"NewCMMath",
+    }
+    assert b"/Subtype/Image" not in pdf.replace(b" ", b""), "a bitmap in the PDF: draw it as vectors"
+
+
+@each_deck
+def test_every_figure_is_drawn_by_code_and_used_once_with_a_description(deck):
+    figures = figures_module(deck).FIGURES
+    used = re.findall(r'#figure-file\("([a-z_0-9]+)"[^\n]*?alt: "([^"]+)"', deck.read_text(encoding="utf-8"))
+    assert sorted(name for name, _ in used) == sorted(figures)
+    assert {path.stem for path in (deck.parent / "figures").glob("*.svg")} == set(figures)
+    assert len(figures) >= 6
+    for name, alt in used:
+        assert len(alt) > 60, f"{name}: say what the figure shows"
+    for path in (deck.parent / "figures").iterdir():
+        assert path.suffix in {".svg", ".json", ".npz"}
+        assert b"<image" not in path.read_bytes(), f"{path.name} holds a bitmap"
+
+
+def locked(package: str) -> str:
+    return re.search(rf"^{package}==([^\s;]+)", (ROOT / "requirements.lock").read_text(), re.M)[1]
+
+
+@pytest.mark.slow
+@each_deck
+def test_figures_are_drawn_with_the_same_bytes(deck, tmp_path):
+    for package in ("matplotlib", "numpy"):
+        if version(package) != locked(package):
+            pytest.skip(f"{package} {version(package)} is not the {locked(package)} that drew the figures")
+    figures_module(deck).main(tmp_path)
+    for path in sorted(tmp_path.iterdir()):
+        assert path.read_bytes() == (deck.parent / "figures" / path.name).read_bytes(), (
+            f"{path.name} is older than figures.py: run python -m tools.slides --figures {deck.stem}"
+        )
+
+
+def test_fonts_are_free_and_small():
+    files = [path for path in (LECTURES / "fonts").rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 3e6
+    for folder in {path.parent for path in files}:
+        assert "SIL Open Font License" in (folder / "LICENSE.md").read_text(encoding="utf-8")
+
+
+def test_an_unknown_deck_is_named():
+    with pytest.raises(FileNotFoundError, match="no deck 'lecture99'; there is lecture1"):
+        slides.decks(["lecture99"])
+
+
+# --- The theme -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def build(tmp_path):
+    """Return a function that compiles a deck of one slide with the given body."""
+    for name in ("theme.typ", "spoken.typ", "references.typ", "notation.typ"):
+        shutil.copy(LECTURES / name, tmp_path)
+    shutil.copytree(LECTURES / "fonts", tmp_path / "fonts")
+    (tmp_path / "lecture7").mkdir()
+
+    def compile_slide(body, arguments="", edition="slides"):
+        deck = tmp_path / "lecture7" / "lecture7.typ"
+        deck.write_text(
+            '#import "../theme.typ": *\n#import "../notation.typ": *\n'
+            '#show: deck.with(title: "Course", subtitle: "Lecture 7")\n#section("Part")\n'
+            f'#slide("The slide"{arguments})[{body}]\n#references-slide\n',
+            encoding="utf-8",
+        )
+        return slides.compile_deck(deck, edition)
+
+    compile_slide.deck = tmp_path / "lecture7" / "lecture7.typ"
+    return compile_slide
+
+
+def sum_of(terms: int) -> str:
+    return "$ " + " + ".join(f"a_({i} {i + 1})" for i in range(10, 10 + terms)) + " $"
+
+
+@pytest.mark.parametrize(
+    ("body", "complaint"),
+    [
+        ("#lorem(200)", r"slide 'The slide': the content needs \d+ pt of height and has \d+ pt"),
+        (
+            "#image(bytes(\"<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'/>\"))",
+            "no alternative text",
+        ),
+        (sum_of(30), r"slide 'The slide': an equation is \d+ pt wide in 754 pt"),
+        ("#uncover(2)[later]", "slide 'The slide': step 2 is uncovered, but steps: is 1"),
+        ('#cited("nobody2020")', "unknown reference 'nobody2020'"),
+        ("$KL(pdata, unknownsymbol)$", "unknown variable: unknownsymbol"),
+        ('#text(font: "Comic Sans MS")[x]', "unknown font family: comic sans ms"),
+    ],
+)
+def test_what_does_not_fit_stops_the_build_and_names_the_slide(build, body, complaint):
+    with pytest.raises(slides.SlideError) as error:
+        build(body)
+    assert re.search(complaint, str(error.value)), error.value
+
+
+def test_a_slightly_wide_equation_shrinks(build):
+    widths = [terms for terms in range(8, 30) if not fails(build, sum_of(terms))]
+    assert widths == list(range(8, widths[-1] + 1))
+    longest = widths[-1]
+    assert fails(build, sum_of(longest + 1))
+    fits_unshrunk = [
+        terms for terms in widths if not fails(build, f"#box(width: 100% * 0.85)[{sum_of(terms)}]")
+    ]
+    assert len(fits_unshrunk) < len(widths)
+
+
+def fails(build, body):
+    try:
+        build(body, edition="handout")
+    except slides.SlideError:
+        return True
+    return False
+
+
+def test_reveals_make_pages_and_the_handout_one(build):
+    body = "first #uncover(2)[second] #uncover(3)[third]"
+    assert pages(build(body, ", steps: 3")) == 1 + 3 + 1
+    assert pages(build(body, ", steps: 3", edition="handout")) == 1 + 1 + 1
+    assert pages(build(body, ", steps: 3, notes: [Ask.]", edition="notes")) == 1 + 2 + 2
+
+
+def test_print_at_the_edge_is_found(build):
+    build("calm")
+    assert slides.margin_ink(build.deck) == []
+    build("#place(dx: 730pt)[sticks out]")
+    assert slides.margin_ink(build.deck) == [2]
+
+
+def test_equations_are_read_aloud(build):
+    pdf = inflated(build("$ sum_(i=1)^m x_i / sqrt(2) >= KL(pdata, p) $"))
+    spoken = b"".join(bytes.fromhex(text.decode()) for text in re.findall(rb"/Alt\s*<FEFF([0-9A-F]+)>", pdf))
+    text = spoken.decode("utf-16-be")
+    assert "∑_(i=1)^m" in text and "root of 2" in text and "KL(" in text
+
+
+# --- What lecture 1 claims -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def lecture1():
+    return figures_module(DECKS[0])
+
+
+def test_numbers_on_slides_are_those_of_the_code(lecture1):
+    written = json.loads((LECTURES / "lecture1" / "figures" / "numbers.json").read_text())
+    computed = lecture1.numbers()
+    assert written.keys() == computed.keys()
+    for name, value in computed.items():
+        assert written[name] == pytest.approx(value, abs=0.1 if "zlib" in name else 1e-9), name
+    deck = (LECTURES / "lecture1" / "lecture1.typ").read_text(encoding="utf-8")
+    for name in written:
+        assert f"numbers.{name}" in deck, f"no slide prints {name}"
+
+
+def test_baselines_on_mnist(lecture1):
+    floor, independent = lecture1.binary_baselines()
+    assert floor == pytest.approx(45.53, abs=0.005)
+    assert independent == pytest.approx(205.81, abs=0.01)
+    assert lecture1.smoothed_independent_bits() == pytest.approx(1.6897, abs=1e-4)
+
+
+def test_cross_entropy_is_entropy_plus_kl(lecture1):
+    means = np.linspace(-3, 3, 25)
+    entropy, curve = lecture1.cross_entropy_curve(means)
+    for mean, cross_entropy in zip(means, curve, strict=True):
+
+        def integrand(x, mean=mean):
+            return lecture1.bimodal(x) * (np.log(lecture1.bimodal(x)) - stats.norm.logpdf(x, mean, 1.6))
+
+        kl, _ = integrate.quad(integrand, -9, 9, limit=200)
+        assert cross_entropy == pytest.approx(entropy + kl, abs=1e-6)
+    data_mean = 0.65 * -1.2 + 0.35 * 1.8
+    at_mean = lecture1.cross_entropy_curve(np.array([data_mean]))[1][0]
+    assert at_mean < curve.min() and at_mean > entropy
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 30])
+def test_bias_of_the_maximum(lecture1, n):
+    theta = 3.0
+    estimates = lecture1.simulate_uniform_mle(n, theta, repeats=40_000, seed=n)
+    error = 4.5 * estimates.std() / np.sqrt(len(estimates))
+    assert estimates.mean() - theta == pytest.approx(-theta / (n + 1), abs=error)
+
+
+def test_scaled_error_of_the_maximum_is_exponential(lecture1):
+    n = 400
+    scaled = n * (1 - lecture1.simulate_uniform_mle(n, repeats=20_000))
+    assert stats.kstest(scaled, "expon").statistic < 0.015
+
+
+def test_softmax_histogram_meets_the_frequencies(lecture1):
+    values = np.repeat(np.arange(4), [10, 40, 30, 20])
+    learned, losses = lecture1.fit_histogram(values, 4, steps=3000, rate=0.1, batch=100)
+    assert learned == pytest.approx([0.1, 0.4, 0.3, 0.2], abs=0.03)
+    entropy = stats.entropy([0.1, 0.4, 0.3, 0.2])
+    assert losses.min() >= entropy
+    assert losses[-1] == pytest.approx(entropy, abs=5e-3)
+
+
+def test_parameter_counts(lecture1):
+    assert lecture1.table_parameters(3) == sum(2**i for i in range(3)) == 7
+    assert lecture1.fvsbn_parameters(5) == np.tril(np.ones((5, 5)), -1).sum() + 5 == 5 * 6 / 2
+    network = torch.nn.Sequential(torch.nn.Linear(11, 7), torch.nn.ReLU(), torch.nn.Linear(7, 11))
+    assert lecture1.made_parameters(11, 7) == sum(weight.numel() for weight in network.parameters())
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_mask_product_counts_paths_and_is_triangular_in_the_order(lecture1, seed):
+    rng = np.random.default_rng(seed)
+    m = 5
+    order = rng.permutation(m) + 1
+    hidden = [rng.integers(1, m, size=6), rng.integers(1, m, size=4)]
+    first, second, last = masks = lecture1.made_masks([order, *hidden, order])
+    counted = last.astype(int) @ second.astype(int) @ first.astype(int)
+    walked = np.zeros((m, m), dtype=int)
+    for j, k, n, i in itertools.product(range(m), range(6), range(4), range(m)):
+        walked[i, j] += first[k, j] and second[n, k] and last[i, n]
+    assert (counted == walked).all()
+    assert not (counted > 0)[order[:, None] <= order[None, :]].any()
+    x = torch.randn(m, dtype=torch.float64)
+
+    def network(x):
+        for number, mask in enumerate(masks):
+            weight = torch.as_tensor(rng.normal(size=mask.shape) * mask)
+            x = weight @ x if number == 2 else torch.tanh(weight @ x)
+        return x
+
+    jacobian = torch.autograd.functional.jacobian(network, x).numpy()
+    assert ((jacobian != 0) == (counted > 0)).all()
+
+
+def test_sampling_in_the_wrong_order(lecture1):
+    joint = np.random.default_rng(0).dirichlet(np.ones(8)).reshape(2, 2, 2)
+    for order in itertools.permutations(range(3)):
+        assert lecture1.sample_in_order(joint, list(order), list(order)) == pytest.approx(joint)
+    wrong = lecture1.sample_in_order(lecture1.three_bits(), [2, 0, 1], [0, 1, 2])
+    assert wrong.sum() == pytest.approx(1)
+    assert wrong[1, 1, 1] < 0.02 < 0.45 < lecture1.three_bits()[1, 1, 1]
+
+
+def test_averaged_logits_are_not_normalised(lecture1):
+    assert lecture1.averaged_logits_total() == pytest.approx(5 / 4)
+
+
+def test_mu_law(lecture1):
+    x = np.linspace(-1, 1, 1001)
+    assert lecture1.mu_law(np.array([-1.0, 0.0, 1.0])) == pytest.approx([-1, 0, 1])
+    assert lecture1.mu_law_inverse(lecture1.mu_law(x)) == pytest.approx(x, abs=1e-12)
+    assert np.unique(lecture1.quantise(np.linspace(-1, 1, 100_001))).size == 256
+
+
+@pytest.mark.parametrize(("kernel", "layers", "blocks"), [(2, 4, 1), (2, 6, 3), (3, 4, 2), (5, 3, 1)])
+def test_receptive_field(lecture1, kernel, layers, blocks):
+    measured = lecture1.measured_receptive_field(kernel, layers, blocks)
+    assert measured == lecture1.receptive_field(kernel, layers, blocks)
+    if kernel == 2 and blocks == 1:
+        assert measured == 2**layers
+
+
+@pytest.mark.parametrize("layers", [6, 10, 14])
+def test_blind_spot_is_the_wedge_right_of_the_diagonal(lecture1, layers):
+    size = 13
+    row, column = size - 4, size // 2
+
+    def masked(image):
+        return lecture1.pixelcnn_response(image, layers)
+
+    blind = {(row - y, x - column) for y, x in np.argwhere(lecture1.blind_pixels(masked, size))}
+    within_reach = {(up, right) for up, right in blind if up <= layers}
+    assert within_reach == {(up, right) for up in range(1, 7) for right in range(up + 1, 7) if up <= layers}
+
+
+def test_two_stacks_see_all_that_precedes_and_nothing_else(lecture1):
+    assert not lecture1.blind_pixels(lecture1.two_stack_response).any()
+    for network in (lecture1.pixelcnn_response, lecture1.two_stack_response):
+        seen, (row, column) = lecture1.seen_by(network)
+        assert not seen.ravel()[row * 13 + column :].any()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_discretised_logistics_sum_to_one_thanks_to_the_edges(lecture1, seed):
+    rng = np.random.default_rng(seed)
+    weights = rng.dirichlet(np.ones(4))
+    means, scales = rng.uniform(-1.3, 1.3, 4), rng.uniform(0.01, 0.3, 4)
+    masses = lecture1.discretised_logistic(weights, means, scales)
+    assert (masses >= 0).all() and masses.sum() == pytest.approx(1, abs=1e-12)
+    beyond = stats.logistic.cdf((-1 - 1 / 255 - means) / scales) + stats.logistic.sf(
+        (1 + 1 / 255 - means) / scales
+    )
+    assert 1 - beyond @ weights < 0.9999
