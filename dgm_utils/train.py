@@ -272,9 +272,9 @@ def _record_on_cuda(work: Callable[[], Tensor], device: torch.device) -> tuple[T
             except RuntimeError as error:
                 raise RuntimeError(
                     f"graph=True could not record the update ({error.__context__ or error}): look for a "
-                    "tensor that the loss reads on the host (.item(), print, if) or makes from Python numbers "
-                    "(torch.tensor, Normal(mean, 1.0)) or on the CPU, for a generator of its own, for an "
-                    "earlier loss still alive; or write graph=False"
+                    "tensor that the loss reads on the host (.item(), print, if) or makes from Python "
+                    "numbers (torch.tensor, Normal(mean, 1.0)) or on the CPU, for its own generator, or for an "
+                    "earlier loss that is still alive; or write graph=False"
                 ) from error
 
 
