@@ -273,7 +273,7 @@ def _record_on_cuda(work: Callable[[], Tensor], device: torch.device) -> tuple[T
                 raise RuntimeError(
                     f"graph=True could not record the update ({error.__context__ or error}): look for a "
                     "tensor that the loss reads on the host (.item(), print, if) or makes from Python "
-                    "numbers (torch.tensor, Normal(mean, 1.0)) or on the CPU, for its own generator, or for an "
+                    "numbers (torch.tensor, Normal(mean, 1.0)) or on the CPU, for its own generator, for an "
                     "earlier loss that is still alive; or write graph=False"
                 ) from error
 
