@@ -17,7 +17,7 @@ import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from tools import definitions, normalise, notebooks, results, run_notebooks
+from tools import definitions, live, normalise, notebooks, results, run_notebooks
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -563,3 +563,26 @@ def test_broken_results_are_one_line(tmp_path):
     (tmp_path / "a.quick.json").write_text("[{}]")
     with pytest.raises(results.ResultsError, match="expected a list of rows, each with metric, model, value"):
         results.markdown_table(tmp_path.glob("*.json"))
+
+
+# --- live ----------------------------------------------------------------------------------
+
+
+def test_presenting_needs_no_network_and_keeps_what_a_teacher_changed(tmp_path):
+    live.configure(tmp_path)
+    settings = tmp_path / "lab/user-settings/@jupyterlab/apputils-extension/notification.jupyterlab-settings"
+    assert json.loads(settings.read_text()) == {"fetchNews": "false", "checkForUpdates": False}
+    settings.write_text('{"mine": 1}')
+    (tmp_path / "custom/custom.css").write_text("old")
+    live.configure(tmp_path)
+    assert json.loads(settings.read_text()) == {"mine": 1}
+    assert "jp-deck-mode" in (tmp_path / "custom/custom.css").read_text()  # the course's own style is renewed
+
+
+def test_presenting_opens_the_notebook(tmp_path, capsys):
+    start = live.command(ROOT / "seminars/seminar1/seminar1.ipynb", ["--port=9000"])
+    assert "--LabApp.default_url=/lab/tree/seminars/seminar1/seminar1.ipynb" in start
+    assert start[-1] == "--port=9000" and "--custom-css" in start
+    outside = write(tmp_path / "a.ipynb", code("1"))
+    assert live.main([str(outside)]) == live.main(["nope.ipynb"]) == 2
+    assert capsys.readouterr().err.count("no notebook of this repository to open") == 2

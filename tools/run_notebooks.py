@@ -120,6 +120,7 @@ def run_notebook(job: Job) -> Report:
             "DGM_RESULTS": str(results),
             "DGM_CHECKS": str(checks),
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(job.threads)),
+            "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # four lines about a debugger that nobody started
         }
         failure = _execute(notebook, job, started, environment, memory)
         slowest = _slowest_cell(notebook)
