@@ -20,6 +20,7 @@ from grading.inside import HEADER, INTERRUPT_SECONDS, pack
 from grading.questions import Case, Limits
 
 OUTPUT_LIMIT = 64 << 20  # bytes that one submission may send
+REPORT_LIMIT = 8 << 20  # bytes of what it says about its cells
 STARTUP_SECONDS = 120.0  # to start the interpreter and import torch on a busy machine
 
 
@@ -116,7 +117,7 @@ def _frames(received: bytearray):
 def _cell_reports(data: bytes, expected: int) -> list[dict]:
     """Read what is said about the cells: short texts and a number each, whatever was sent."""
     try:
-        reports = json.loads(data)
+        reports = json.loads(data if len(data) <= REPORT_LIMIT else b"")
         return [
             {key: str(report[key])[:25_000] for key in ("status", "text", "error")}
             for report in reports[:expected]

@@ -15,7 +15,7 @@ from grading.submission import Rebuilt
 
 RESERVED = {"grades.csv", "seed.txt"}
 TERMINAL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-TEXT_LIMIT = 3_000  # characters of one cell's output on the page
+SOURCE_LIMIT, TEXT_LIMIT = 20_000, 3_000  # characters of one cell, and of its output, on the page
 # No script, no address, no picture: the page says so to the browser as well.
 PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8">
@@ -81,7 +81,7 @@ def page(result: dict, rebuilt: Rebuilt, outcome: Outcome) -> str:
     ]
     notes = "".join(f"<li>{_safe(note)}</li>" for note in result["notes"])
     cells = [
-        f"<h3>{_safe(label)}: {_safe(cell['status'])}</h3><pre>{_safe(source)}</pre>"
+        f"<h3>{_safe(label)}: {_safe(cell['status'])}</h3><pre>{_safe(source[:SOURCE_LIMIT])}</pre>"
         + (
             f"<pre>{_safe(said)}</pre>"
             if (said := f"{cell['text'][:TEXT_LIMIT]}\n{cell['error']}".strip())

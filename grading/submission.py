@@ -18,6 +18,7 @@ from grading.release import ANSWER
 FILE_LIMIT = 20_000_000  # bytes of a notebook, and of a file of weights
 CELL_LIMIT = 2_000  # cells of a notebook
 SOURCE_LIMIT = 1_000_000  # characters of a cell
+NOTES_LIMIT = 50
 DEFINED = re.compile(r"^(?:async[ \t]+)?(?:def|class)[ \t]+(\w+)", re.MULTILINE)
 CONFLICT = re.compile(r"^(?:<{7}|>{7})(?: |$)", re.MULTILINE)
 OURS_LAST = {"parameters", "imports", "setup"}  # tags of cells where our values win over a student's edit
@@ -175,13 +176,14 @@ def rebuild(release: list[Cell], submitted: list[Cell]) -> Rebuilt:
                 result.notes.append(f"locked cell {ours.grade_id} was deleted: put back")
             elif ours.locked and any(cell.source.strip() != ours.source.strip() for cell in theirs):
                 result.notes.append(f"locked cell {ours.grade_id} was changed: ours was used")
-            _append(result, [ours])
+            _append(result, [ours], label=ours.grade_id if ours.locked else None)
         else:
             edited = [cell for cell in theirs if cell.source.strip() != ours.source.strip()]
             _append(result, edited)
             if not edited or ours.tags & OURS_LAST:
                 _append(result, [ours])
         _append(result, extra.get(index, []))
+    result.notes = list(dict.fromkeys(result.notes))[:NOTES_LIMIT]
     return result
 
 
@@ -281,4 +283,4 @@ def _append(result: Rebuilt, cells: list[Cell], label: str | None = None) -> Non
     for cell in cells:
         if cell.kind == "code" and cell.source.strip():
             result.code.append(cell.source)
-            result.labels.append(label or (cell.grade_id if cell.locked else None))
+            result.labels.append(label)

@@ -32,7 +32,8 @@ def read_npy(data: bytes) -> np.ndarray:
         raise Wrong(f"an output has type {str(dtype)[:30]}, expected real numbers")
     values = memoryview(data)[file.tell() :]
     size = math.prod(shape) * dtype.itemsize
-    if any(type(length) is not int or length < 0 for length in shape) or len(shape) > 32 or size > ARRAY_LIMIT or size != len(values):
+    lengths = all(type(length) is int and length >= 0 for length in shape) and len(shape) <= 32
+    if not lengths or size > ARRAY_LIMIT or size != len(values):
         raise Wrong(f"an output has shape {str(shape)[:60]}, which is too large or not what was sent")
     return np.frombuffer(values, dtype).reshape(shape, order="F" if fortran else "C").copy()
 
@@ -89,7 +90,7 @@ def judge(
 def _said(data: bytes, cases: list[Case]) -> tuple[str, str]:
     """Read why a question sent no outputs; its words are not repeated, for they may hold a hidden input."""
     try:
-        said = json.loads(data)
+        said = json.loads(data[:1000])
         if said.get("timeout"):
             return "timeout", "the code did not finish in time"
         kind, number = str(said["error"]), int(said["case"])
