@@ -8,7 +8,7 @@ single precision if it refuses double.
 The checks of structure (`autoregressive`, `dependence`, `invertible`, `log_det`) judge a module in eval mode
 at eight draws of its parameters from N(0, 1/fan_in), as zero-initialised layers and dead units hide mistakes.
 Buffers stay, and so do parameters frozen by ``requires_grad=False`` (a mask, a permutation) unless the whole
-module is frozen. Parameters that are positive throughout are taken for scales and stay positive.
+module is frozen. Parameters that are all about one positive number are taken for scales: they stay positive.
 
 Where the environment variable ``DGM_CHECKS`` names a file, every check appends one JSON line to it.
 """
@@ -543,9 +543,7 @@ def batch_independent(f: Function, x: Tensor) -> float:
         def answer(x: Tensor) -> Tensor:
             torch.manual_seed(0)  # the same dropout
             out = f(x.clone())
-            return torch.cat(
-                [t.flatten(1) if t.ndim else t for t in (out if isinstance(out, tuple) else [out])], 1
-            )
+            return torch.cat([t.reshape(len(x), -1) for t in (out if isinstance(out, tuple) else (out,))], 1)
 
         before, change = answer(x), 0.0
         for trial in range(4):
@@ -692,11 +690,14 @@ def _accepted(
 
 def _draws(check: str, f: Callable, measure: Callable[[int], Any]) -> Iterator[Any]:
     """Yield what is measured at each draw of the parameters; `measure` returns None where it cannot judge."""
-    generator, modules = torch.Generator().manual_seed(0), _modules(f)
+    generator = torch.Generator().manual_seed(0)
+    parameters = [pair for module in _modules(f) for pair in _drawn_parameters(module)]
     for draw in range(DRAWS):
-        for gain in GAINS if modules else GAINS[:1]:
-            for module in modules:
-                _redraw(module, generator, gain)
+        for gain in GAINS if parameters else GAINS[:1]:
+            for p, is_scale in parameters:
+                noise = gain * torch.randn(p.shape, generator=generator, dtype=torch.float64)
+                fan_in = p[0].numel() if p.ndim > 1 else p.numel()
+                p.data.copy_((0.3 * noise).exp() if is_scale else noise / math.sqrt(fan_in))
             if (result := measure(draw)) is not None:
                 yield result
                 break
@@ -706,13 +707,10 @@ def _draws(check: str, f: Callable, measure: Callable[[int], Any]) -> Iterator[A
             )
 
 
-def _redraw(module: nn.Module, generator: torch.Generator, gain: float) -> None:
-    """Draw the parameters from N(0, gain²/fan_in), in place, but for masks and the like."""
+def _drawn_parameters(module: nn.Module) -> Iterator[tuple[nn.Parameter, bool]]:
+    """Yield each parameter that is to be drawn and whether it is a scale, to be drawn around one."""
     parameters = [p for p in module.parameters() if p.is_floating_point() and p.numel()]
     trainable = any(p.requires_grad for p in parameters)
     for p in parameters:
-        if not p.requires_grad and (trainable or p.detach().unique().tolist() == [0.0, 1.0]):
-            continue
-        noise = gain * torch.randn(p.shape, generator=generator, dtype=torch.float64)
-        fan_in = p[0].numel() if p.ndim > 1 else p.numel()
-        p.data.copy_((0.3 * noise).exp() if (p > 0).all() else noise / math.sqrt(fan_in))
+        if p.requires_grad or not (trainable or p.detach().unique().tolist() == [0.0, 1.0]):
+            yield p, bool(p.mean() > 3 * p.std(correction=0))
