@@ -505,7 +505,7 @@ def sprites(size: int = 32, *, scales: int = 4, rotations: int = 8, positions: i
     u = (angle.cos() * across + angle.sin() * down) / radius
     v = (angle.sin() * across - angle.cos() * down) / radius  # upwards
     triangle = (v > -0.7) & (u.abs() < 0.42 * (1 - v))
-    heart = (1.4 * (u**2 + v**2) - 1) ** 3 < 3 * u**2 * v**3
+    heart = (2.1 * (u**2 + v**2) - 1) ** 3 < 6.4 * u**2 * v**3  # (x^2 + y^2 - 1)^3 < x^2 y^3
     corner = (torch.maximum(u.abs(), v.abs()) < 0.7) & ~((u > 0) & (v > 0))
     inside = torch.where(shape == 0, triangle, torch.where(shape == 1, heart, corner))
     return Sprites(255 * inside.unsqueeze(1).to(torch.uint8), factors)
