@@ -67,11 +67,10 @@ def load_images(name: str, *, device: torch.device | str = "cpu") -> Splits:
 
 
 def _mnist() -> list[Images]:
-    parts = []
+    here, parts = Path(__file__).parent / "mnist", []
     for part, n in (("train", 60_000), ("t10k", 10_000)):
-        images = _read_idx(Path(__file__).parent / "mnist" / f"{part}-images-idx3-ubyte.gz", (n, 1, 28, 28))
-        labels = _read_idx(Path(__file__).parent / "mnist" / f"{part}-labels-idx1-ubyte.gz", (n,))
-        parts.append(Images(images, labels.long()))
+        images = _read_idx(here / f"{part}-images-idx3-ubyte.gz", (n, 28, 28)).unsqueeze(1)
+        parts.append(Images(images, _read_idx(here / f"{part}-labels-idx1-ubyte.gz", (n,)).long()))
     return parts
 
 
@@ -81,14 +80,13 @@ def _read_idx(path: Path, shape: tuple[int, ...]) -> Tensor:
         content = gzip.decompress(path.read_bytes())  # gzip checks its own CRC-32
     except (OSError, EOFError, zlib.error) as error:
         raise RuntimeError(f"{path} is missing or damaged ({error}): install the package again") from error
-    sizes = [size for size in shape if size > 1]  # the file has no axis for the one channel
-    header = bytes([0, 0, 8, len(sizes)]) + b"".join(size.to_bytes(4, "big") for size in sizes)
-    if not content.startswith(header) or len(content) != len(header) + math.prod(sizes):
+    header = bytes([0, 0, 8, len(shape)]) + b"".join(size.to_bytes(4, "big") for size in shape)
+    if not content.startswith(header) or len(content) != len(header) + math.prod(shape):
         raise RuntimeError(
-            f"{path} is damaged: expected header {header.hex()} and {math.prod(sizes)} values, got "
+            f"{path} is damaged: expected header {header.hex()} and {math.prod(shape)} values, got "
             f"{content[: len(header)].hex()} and {len(content) - len(header)}: install the package again"
         )
-    return torch.frombuffer(bytearray(content), dtype=torch.uint8)[len(header) :].reshape(shape)
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=len(header)).reshape(shape)
 
 
 # Name here: torchvision's class, which knows addresses and checksums, and one more mirror.
@@ -165,14 +163,12 @@ class Batches:
 
     Every ``iter()`` starts a new epoch. Its order is drawn on the CPU, so that it is the same on every
     device: from torch's global generator, or, with ``seed``, from one of its own (``transform`` always uses
-    the global one). ``state_dict()``, taken when a batch has been used, holds the order and the position; the
-    first pass after ``load_state_dict`` yields what was left of that epoch, nothing if that was the last
-    batch.
+    the global one). ``state_dict()``, taken when a batch has been used, holds order and position; the first
+    pass after ``load_state_dict`` yields what was left of that epoch, nothing if that was the last batch.
 
     Raises:
         ValueError: for tensors of different lengths or on different devices, for no examples, for a batch
-        size
-            below 1, and for one above the number of examples where ``drop_last`` would leave no batch.
+            size below 1, or above the number of examples where ``drop_last`` would leave no batch.
     """
 
     def __init__(
@@ -189,15 +185,11 @@ class Batches:
         if not tensors or len(set(lengths)) > 1 or lengths[0] == 0:
             raise ValueError(f"expected tensors of one length, at least 1, got lengths {lengths}")
         if len(devices) > 1:
-            raise ValueError(
-                f"expected tensors on one device, got {sorted(devices)}: move them with .to(device)"
-            )
+            raise ValueError(f"expected tensors on one device, got {sorted(devices)}: move them with .to()")
         if batch_size != int(batch_size) or batch_size < 1:
             raise ValueError(f"expected a batch size of at least 1, got {batch_size}")
         if drop_last and batch_size > lengths[0]:
-            raise ValueError(
-                f"batch size {batch_size} with drop_last leaves no batch of {lengths[0]} examples"
-            )
+            raise ValueError(f"batch size {batch_size} with drop_last leaves no batch of {lengths[0]}")
         self.tensors, self.batch_size, self.shuffle, self.drop_last = tensors, batch_size, shuffle, drop_last
         self.transform = transform
         self.generator = None if seed is None else torch.Generator().manual_seed(seed)
@@ -343,10 +335,13 @@ def mixture(means: Any, scales: Any, weights: Any = None) -> Density:
     return Density(lambda n: on(torch.empty(0)).sample((n,)), lambda x: on(x).log_prob(x))
 
 
+def _circle(angle: Tensor) -> Tensor:
+    return torch.stack([angle.cos(), angle.sin()], -1)
+
+
 def eight_gaussians(*, radius: float = 2.0, scale: float = 0.2) -> Density:
     """Return eight Gaussians on a circle, equally likely."""
-    angle = torch.arange(8) * (math.pi / 4)
-    return mixture(radius * torch.stack([angle.cos(), angle.sin()], 1), scale)
+    return mixture(radius * _circle(torch.arange(8) * (math.pi / 4)), scale)
 
 
 def gaussian_grid(*, spacing: float = 2.0, scale: float = 0.05) -> Density:
@@ -363,9 +358,8 @@ def rings(*, radii: Sequence[float] = (1.0, 2.0, 3.0), scale: float = 0.1) -> De
     """
 
     def draw(n: int) -> Tensor:
-        angle = 2 * math.pi * torch.rand(n)
-        radius = torch.tensor(radii)[torch.randint(len(radii), (n,))]
-        return radius[:, None] * torch.stack([angle.cos(), angle.sin()], 1) + scale * torch.randn(n, 2)
+        radius = torch.tensor(radii)[torch.randint(len(radii), (n, 1))]
+        return radius * _circle(2 * math.pi * torch.rand(n)) + scale * torch.randn(n, 2)
 
     def log_prob(x: Tensor) -> Tensor:
         norm, radius = x.norm(dim=1, keepdim=True), torch.tensor(radii).to(x)
@@ -383,7 +377,7 @@ def moons(*, scale: float = 0.1) -> Density:
     node, weight = map(torch.as_tensor, np.polynomial.legendre.leggauss(math.ceil(10 / scale)))
 
     def arcs(t: Tensor) -> Tensor:
-        upper = torch.stack([t.cos() - 0.5, t.sin() - 0.25], 1)
+        upper = _circle(t) - torch.tensor([0.5, 0.25])
         return torch.cat([upper, -upper])
 
     def draw(n: int) -> Tensor:
@@ -404,8 +398,8 @@ def pinwheel(*, arms: int = 5, scales: tuple[float, float] = (0.4, 0.12), twist:
     center = torch.tensor([1.5, 0.0])
 
     def turned(x: Tensor, by: Tensor) -> Tensor:
-        cos, sin = by.cos(), by.sin()
-        return torch.stack([cos * x[..., 0] - sin * x[..., 1], sin * x[..., 0] + cos * x[..., 1]], -1)
+        (x1, x2), (cos, sin) = x.unbind(-1), _circle(by).unbind(-1)
+        return torch.stack([cos * x1 - sin * x2, sin * x1 + cos * x2], -1)
 
     def draw(n: int) -> Tensor:
         x = center + torch.tensor(scales) * torch.randn(n, 2)
@@ -473,18 +467,16 @@ def energy(z: Tensor, number: int) -> Tensor:
 
 
 # ---------------------------------------------------------------------------------- sprites and a waveform
-class Sprites(NamedTuple):
-    """Hold ``images`` uint8 ``(N, 1, size, size)``, 0 or 255, and ``factors`` int64 ``(N, 5)``: FACTORS."""
-
-    images: Tensor
-    factors: Tensor
+FACTORS = ("shape", "scale", "rotation", "x", "y")  # of sprites
 
 
-FACTORS = ("shape", "scale", "rotation", "x", "y")
+def sprites(
+    size: int = 32, *, scales: int = 4, rotations: int = 8, positions: int = 8
+) -> tuple[Tensor, Tensor]:
+    """Draw a shape in every combination of five independent factors; return images and factors.
 
-
-def sprites(size: int = 32, *, scales: int = 4, rotations: int = 8, positions: int = 8) -> Sprites:
-    """Draw one shape in every combination of five independent factors, the last one running fastest.
+    Images are uint8 ``(N, 1, size, size)``, 0 or 255; factors int64 ``(N, 5)``, counted from 0, in the order
+    of FACTORS, the last one running fastest.
 
     The shapes are a triangle, a heart and an L: none looks the same after a turn, so that every combination
     has its own image. Scales run from half to full size, rotations round the circle, positions over the
@@ -508,7 +500,7 @@ def sprites(size: int = 32, *, scales: int = 4, rotations: int = 8, positions: i
     heart = (2.1 * (u**2 + v**2) - 1) ** 3 < 6.4 * u**2 * v**3  # (x^2 + y^2 - 1)^3 < x^2 y^3
     corner = (torch.maximum(u.abs(), v.abs()) < 0.7) & ~((u > 0) & (v > 0))
     inside = torch.where(shape == 0, triangle, torch.where(shape == 1, heart, corner))
-    return Sprites(255 * inside.unsqueeze(1).to(torch.uint8), factors)
+    return 255 * inside.unsqueeze(1).to(torch.uint8), factors
 
 
 def waveform(length: int = 1024, *, period: int = 32, noise: float = 4.0, levels: int = 256) -> Density:
