@@ -8,7 +8,7 @@ single precision if it refuses double.
 The checks of structure (`autoregressive`, `dependence`, `invertible`, `log_det`) judge a module in eval mode
 at eight draws of its parameters from N(0, 1/fan_in), as zero-initialised layers and dead units hide mistakes.
 Buffers stay, and so do parameters frozen by ``requires_grad=False`` (a mask, a permutation) unless the whole
-module is frozen. Parameters that are all about one positive number are taken for scales: they stay positive.
+module is frozen. Vectors that are all about one positive number are taken for scales and drawn around one.
 
 Where the environment variable ``DGM_CHECKS`` names a file, every check appends one JSON line to it.
 """
@@ -28,6 +28,7 @@ from scipy import stats
 from torch import Tensor, nn
 
 Function = Callable[[Tensor], Tensor]
+Interval = tuple[float, float]
 
 DRAWS = 8
 # Where a model overflows (exponentials of unbounded scales, say), a draw is repeated with smaller parameters.
@@ -84,14 +85,14 @@ def autoregressive(
         CheckFailed: an output depends on itself or on an input drawn after it, or is not finite.
         ValueError: ``shape``, ``order`` or ``values`` is not valid, or ``f`` does not accept such inputs.
     """
-    matrix, out_shape = _dependence("autoregressive", f, shape, values)
-    index = torch.arange(math.prod(shape))
+    check, index = "autoregressive", torch.arange(_size(shape))
     if order is None:
         order = index.reshape(shape).movedim(0, -1).flatten() if len(shape) == 3 else index
     order = torch.as_tensor(order, device="cpu").long()
-    wanted = f"order must be a permutation of 0 … {len(index) - 1}, got {order.tolist()}"
-    _require(order.ndim == 1 and torch.equal(order.sort().values, index), wanted)
-    _expect_shape("autoregressive", "the output of one example", out_shape, shape, (*out_shape[:1], *shape))
+    is_permutation = order.ndim == 1 and torch.equal(order.sort().values, index)
+    _require(is_permutation, f"order must be a permutation of 0 … {len(index) - 1}, got {order.tolist()}")
+    matrix, example = _dependence(check, f, shape, values)
+    _expect_shape(check, "the output of one example", example, shape, (*example.shape[:1], *shape))
     matrix = matrix.reshape(-1, len(index), len(index)).any(0)
     leaks = matrix[order][:, order].triu().nonzero().tolist()  # both in the order of drawing
     message = f"{len(leaks)} leaks"
@@ -99,7 +100,7 @@ def autoregressive(
         message += (
             f": output {order[i]} (drawn {_ordinal(i)}) depends on input {order[j]} (drawn {_ordinal(j)})"
         )
-    _verdict("autoregressive", len(leaks), 0, message)
+    _verdict(check, len(leaks), 0, message)
     return matrix
 
 
@@ -123,14 +124,10 @@ def dependence(f: Function, shape: Sequence[int], *, values: int | None = None) 
     return matrix
 
 
-def _dependence(
-    check: str, f: Function, shape: Sequence[int], values: int | None
-) -> tuple[Tensor, torch.Size]:
-    """Return the bool matrix (outputs, inputs) and the shape of one output."""
-    positive = isinstance(shape, Sequence) and all(isinstance(side, int) and side > 0 for side in shape)
-    _require(positive and len(shape) > 0, f"shape must be a tuple of sizes such as (784,), got {shape!r}")
+def _dependence(check: str, f: Function, shape: Sequence[int], values: int | None) -> tuple[Tensor, Tensor]:
+    """Return the bool matrix (outputs, inputs) and the output of one example."""
     _require(values is None or values > 1, f"values must be at least 2, got {values!r}")
-    size, generator = math.prod(shape), torch.Generator().manual_seed(0)
+    size, generator = _size(shape), torch.Generator().manual_seed(0)
 
     def two_points(kind: int, scale: float = 1.0) -> Tensor:
         """Draw two examples that differ in every entry; of kind 1 for a function that refuses kind 0."""
@@ -146,7 +143,10 @@ def _dependence(
 
         def answer(x: Tensor) -> Tensor:
             torch.manual_seed(0)  # a function that draws noise draws the same for each batch
-            return f(x.reshape(-1, *shape).to(probe)).cpu()
+            out = f(x.reshape(-1, *shape).to(probe))
+            if not isinstance(out, Tensor):
+                raise TypeError(f"the function must return one tensor, got {type(out).__name__}")
+            return out.cpu() if out.is_floating_point() else out.cpu().double()
 
         def measure(draw: int) -> Tensor | None:
             # A function that is used as it is may be saturated at one scale of inputs and not at another.
@@ -163,7 +163,14 @@ def _dependence(
                 columns.append(change > _precision(before, 1e-10, 1e-5) * (1 + before.abs().max()))
             return torch.cat(columns).T
 
-        return functools.reduce(torch.logical_or, _draws(check, f, measure)), answer(probe).shape[1:]
+        return functools.reduce(torch.logical_or, _draws(check, f, measure)), answer(probe)[0]
+
+
+def _size(shape: Sequence[int]) -> int:
+    """Return the number of entries of an example."""
+    is_shape = isinstance(shape, Sequence) and all(isinstance(side, int) and side > 0 for side in shape)
+    _require(is_shape and len(shape) > 0, f"shape must be a tuple of sizes such as (784,), got {shape!r}")
+    return math.prod(shape)
 
 
 def _ordinal(index: int) -> str:
@@ -192,6 +199,8 @@ def invertible(flow: nn.Module, x: Tensor) -> float:
     with _undisturbed(), torch.no_grad():
         flow, x, _ = _accepted("invertible", flow, [_examples(x)])
 
+        _require(hasattr(flow, "inverse"), "the flow has no method inverse")
+
         def measure(draw: int) -> tuple[float, float] | None:
             z, _ = _transform("invertible", flow, x)
             middle = (z + z.roll(1, 0)) / 2  # no image of x: an inverse that remembers x is found out
@@ -201,7 +210,7 @@ def invertible(flow: nn.Module, x: Tensor) -> float:
             back_and_there = (middle, lambda noise: flow(flow.inverse(middle + noise))[0])
             for start, trip in (there_and_back, back_and_there):
                 end, scale = trip(0), 1 + start.abs().max()
-                _expect_shape("invertible", "the end of a round trip", end.shape, start.shape)
+                _expect_shape("invertible", "what comes back", end, start.shape)
                 errors.append(((end - start).abs().max() / scale).item())
                 noise = ((trip(rounding) - end).abs().max() / scale).item()
                 if not math.isfinite(errors[-1]) or bound < errors[-1] < 100 * noise:
@@ -235,13 +244,12 @@ def log_det(flow: Function, x: Tensor) -> float:
         def measure(draw: int) -> tuple[float, float, str] | None:
             leaf = x.clone().requires_grad_()
             z, given = _transform("log_det", flow, leaf.clone())
-            _expect_shape("log_det", "log_det", given.shape, x.shape[:1])
+            _expect_shape("log_det", "log_det", given, x.shape[:1])
             if not z.requires_grad:
                 _verdict("log_det", math.nan, 0, "z carries no gradient back to x: is it detached?")
-            gradient = functools.partial(
-                torch.autograd.grad, inputs=leaf, retain_graph=True, materialize_grads=True
-            )
-            J = torch.stack([gradient(column.sum())[0].flatten(1) for column in z.flatten(1).unbind(1)], 1)
+            differentiate = functools.partial(torch.autograd.grad, inputs=leaf, retain_graph=True)
+            J = [differentiate(entry.sum(), materialize_grads=True)[0].flatten(1) for entry in z.flatten(1).T]
+            J = torch.stack(J, 1)  # (B, m, m)
             exact = torch.linalg.slogdet(J).logabsdet
             difference, scale = (given - exact).abs(), 1 + exact.abs().max()
             error, bound, k = (
@@ -252,11 +260,8 @@ def log_det(flow: Function, x: Tensor) -> float:
             rounding = torch.finfo(z.dtype).eps * torch.linalg.cond(J).max() if error > bound else 0
             if not math.isfinite(error) or rounding > bound:
                 return None
-            return (
-                error,
-                bound,
-                f"log_det of example {k} is {given[k]:.6g}, its Jacobian's {exact[k]:.6g} nats",
-            )
+            message = f"log_det of example {k} is {given[k]:.6g}, its Jacobian's {exact[k]:.6g} nats"
+            return error, bound, message
 
         error, bound, message = max(_draws("log_det", flow, measure))
     _verdict("log_det", error, bound, message)
@@ -265,8 +270,10 @@ def log_det(flow: Function, x: Tensor) -> float:
 
 def _transform(check: str, flow: Function, x: Tensor) -> tuple[Tensor, Tensor]:
     """Return what a flow does to x: (z, log_det), with as many entries in z as in x."""
-    z, log_det = flow(x)
-    _expect_shape(check, "z, flat,", z.flatten(1).shape, x.flatten(1).shape)
+    answer = flow(x)
+    z, log_det = answer if isinstance(answer, tuple) and len(answer) == 2 else (answer, None)
+    flat = z.flatten(1) if isinstance(z, Tensor) else z  # a squeeze changes the shape, not the number
+    _expect_shape(check, "forward must return (z, log_det); z, flattened,", flat, x.flatten(1).shape)
     return z, log_det
 
 
@@ -290,9 +297,7 @@ def sums_to_one(log_prob: Function, dim: int, *, values: int = 2) -> float:
         ValueError: there are more than 2**22 states, or ``log_prob`` does not accept them.
     """
     _require(dim > 0 and values > 1, f"dim must be at least 1 and values at least 2, got {dim} and {values}")
-    _require(
-        values**dim <= 2**22, f"{values}**{dim} states are too many, at most 2**22: take a smaller model"
-    )
+    _require(values**dim <= 2**22, f"{values}**{dim} states are too many, at most 2**22 can be summed")
     # Row k holds the digits of k in base `values`.
     states = torch.arange(values**dim)[:, None] // values ** torch.arange(dim - 1, -1, -1) % values
     log_p = _log_density("sums_to_one", log_prob, [states, states.double()])
@@ -302,7 +307,7 @@ def sums_to_one(log_prob: Function, dim: int, *, values: int = 2) -> float:
     return total
 
 
-def integrates_to_one(log_prob: Function, *, limits: tuple[float, float] = (-8, 8)) -> float:
+def integrates_to_one(log_prob: Function, *, limits: Interval = (-8, 8)) -> float:
     """Check that a density of two variables integrates to one on a square window, to 1e-3.
 
     The grid is refined where the density is steep, and starts finer before a density is accused.
@@ -330,11 +335,7 @@ def integrates_to_one(log_prob: Function, *, limits: tuple[float, float] = (-8, 
 
 
 def samples_match(
-    sample: Callable[[int], Tensor],
-    log_prob: Function,
-    *,
-    n: int = 10_000,
-    limits: tuple[float, float] = (-8, 8),
+    sample: Callable[[int], Tensor], log_prob: Function, *, n: int = 10_000, limits: Interval = (-8, 8)
 ) -> float:
     """Check that a sampler draws from a density, by a chi-square test over cells of about equal probability.
 
@@ -360,7 +361,7 @@ def samples_match(
     _require(n >= 1000, f"n must be at least 1000, got {n}")
     with _undisturbed():
         x = _private(sample)(n).detach().cpu().double()
-    _expect_shape("samples_match", f"sample({n})", x.shape, (n,), (n, 1), (n, 2))
+    _expect_shape("samples_match", f"sample({n})", x, (n,), (n, 1), (n, 2))
     if not math.isfinite(x.sum()):
         _verdict("samples_match", math.nan, Z_MAX, f"{(~x.isfinite()).sum()} sampled numbers are not finite")
     dims, (low, high) = x[0].numel(), limits
@@ -375,29 +376,24 @@ def samples_match(
         bins = bins * parts + part.reshape([-1 if a == axis else 1 for a in range(dims)])
         bin_of_x = bin_of_x * parts + part[place[:, axis].clamp(0, cells - 1).long()]
     # The last bin is all that lies outside the window.
-    expected = torch.zeros(parts**dims + 1, dtype=mass.dtype).index_add_(
-        0, bins.flatten(), n * mass.flatten()
-    )
+    expected = torch.zeros(parts**dims + 1, dtype=mass.dtype)
+    expected.index_add_(0, bins.flatten(), n * mass.flatten())
     expected[-1] = n - expected.sum()
     observed = torch.bincount(bin_of_x.where(inside, parts**dims), minlength=len(expected))
     chi_square = ((observed - expected).square() / expected.clamp_min(1)).sum()
     z = float(stats.norm.isf(stats.chi2.sf(chi_square, (expected > 0).sum() - 1)))
-    message = (
-        f"{n} samples do not follow the density (z-score), {(~inside).sum()} of them are outside {limits}, "
-    )
+    message = f"the z-score of {n} samples is {z:.1f}; {observed[-1]} of them are outside {limits}, "
     message += f"{expected[-1]:.1f} expected; the density integrates to {mass.sum():.4f} inside"
     _verdict("samples_match", z if mass.sum() < 1.001 else math.inf, Z_MAX, message)
     return z
 
 
 def _cell_masses(
-    check: str, log_prob: Function, limits: tuple[float, float], shape: Sequence[int], cells: int
+    check: str, log_prob: Function, limits: Interval, shape: Sequence[int], cells: int
 ) -> Tensor:
     """Integrate a density of one or two variables over the cells of a grid by the midpoint rule."""
     low, high = limits
-    _require(
-        -math.inf < low < high < math.inf, f"limits must be two numbers, the lower first, got {limits!r}"
-    )
+    _require(-math.inf < low < high < math.inf, f"limits must be two numbers, lower first, got {limits!r}")
     side = (high - low) / cells
     middle = low + side * (torch.arange(cells, dtype=torch.float64) + 0.5)
     x = torch.cartesian_prod(*[middle] * math.prod(shape)).reshape(-1, *shape)
@@ -408,7 +404,7 @@ def _log_density(check: str, log_prob: Function, points: Sequence[Tensor]) -> Te
     """Return log_prob, (B,), at the first of the given forms of the points that it takes."""
     with _undisturbed(), torch.no_grad():
         log_prob, probe, kind = _accepted(check, log_prob, [x[len(x) // 2 :][:8] for x in points])
-        _expect_shape(check, f"log_prob of {len(probe)} points", log_prob(probe).shape, probe.shape[:1])
+        _expect_shape(check, f"log_prob of {len(probe)} points", log_prob(probe), probe.shape[:1])
         log_p = torch.cat([log_prob(x.to(probe)).cpu() for x in points[kind].split(2**16)])
     if (bad := log_p.isnan() | log_p.isposinf()).any():
         _verdict(check, math.nan, 0, f"log_prob is NaN or +inf at {int(bad.sum())} of {len(log_p)} points")
@@ -434,14 +430,15 @@ def unbiased(estimator: Callable[[], Any], truth: Any, *, n: int = 4000) -> floa
     truth = torch.as_tensor(truth, dtype=torch.float64).detach().cpu()
     with _undisturbed():
         draws = torch.stack([torch.as_tensor(estimator()).detach().cpu().double() for _ in range(n)])
-    shapes = f"a draw has shape {tuple(draws.shape[1:])}, the truth {tuple(truth.shape)}; they must agree"
-    _require(draws.shape[1:] == truth.shape, shapes)
+    _require(
+        draws.shape[1:] == truth.shape, f"draw and truth: {tuple(draws.shape[1:])}, {tuple(truth.shape)}"
+    )
     # An estimator without variance is compared to the precision of float32.
     visible = (Z_MAX * draws.std(0) / math.sqrt(n) + 1e-6 * truth.abs().clamp_min(1)).flatten()
     bias, truth = (draws.mean(0) - truth).flatten(), truth.flatten()
     k = (bias.abs() / visible).nan_to_num(math.inf).argmax()
     message = (
-        f"the mean of {n} draws is {truth[k] + bias[k]:.6g}, the truth {truth[k]:.6g} (entry {k}), so a bias"
+        f"the mean of {n} draws is {truth[k] + bias[k]:.6g}, the truth {truth[k]:.6g} (entry {k}): a bias"
     )
     message += f" of {bias[k]:.3g}, where the smallest that would be seen is {visible[k]:.3g}"
     _verdict("unbiased", bias[k].abs().item(), visible[k].item(), message)
@@ -463,15 +460,13 @@ def bound(lower: Any, exact: Any) -> float:
         ValueError: the two differ in shape.
     """
     lower, exact = (torch.as_tensor(value, dtype=torch.float64).detach().cpu() for value in (lower, exact))
-    shapes = (
-        f"the bound has shape {tuple(lower.shape)}, the exact value {tuple(exact.shape)}; they must agree"
+    _require(lower.shape == exact.shape, f"shapes {tuple(lower.shape)} and {tuple(exact.shape)} differ")
+    excess, pairs = (
+        ((lower - exact) / (1 + exact.abs())).flatten(),
+        torch.stack([lower.flatten(), exact.flatten()]),
     )
-    _require(lower.shape == exact.shape, shapes)
-    excess = ((lower - exact) / (1 + exact.abs())).flatten()
     k = excess.nan_to_num(math.inf).argmax()
-    message = (
-        f"the lower bound {lower.flatten()[k]:.6g} exceeds the exact {exact.flatten()[k]:.6g} (entry {k})"
-    )
+    message = f"the lower bound {pairs[0, k]:.6g} exceeds the exact {pairs[1, k]:.6g} (entry {k}; relative)"
     _verdict("bound", excess[k].item(), 1e-5, message)
     return (exact - lower).mean().item()
 
@@ -505,7 +500,7 @@ def gradients_reach(loss: Callable[[Any], Any], model: nn.Module, batch: Any) ->
             for _ in range(2):
                 value = loss(batch)
                 value = value["loss"] if isinstance(value, Mapping) else value
-                _expect_shape("gradients_reach", "the loss", value.shape, ())
+                _expect_shape("gradients_reach", "the loss", value, ())
                 if value.requires_grad:
                     gradients = torch.autograd.grad(value, [*parameters.values()], materialize_grads=True)
                     for name, gradient in zip(parameters, gradients, strict=True):
@@ -515,9 +510,8 @@ def gradients_reach(loss: Callable[[Any], Any], model: nn.Module, batch: Any) ->
     finally:
         model.load_state_dict(state)
     lost = {name: norm for name, norm in norms.items() if not 0 < norm < math.inf}
-    _verdict(
-        "gradients_reach", len(lost), 0, f"of {len(norms)} parameters these get no usable gradient: {lost}"
-    )
+    message = f"of {len(norms)} parameters these get no usable gradient: {lost}"
+    _verdict("gradients_reach", len(lost), 0, message)
     return norms
 
 
@@ -545,13 +539,16 @@ def batch_independent(f: Function, x: Tensor) -> float:
             out = f(x.clone())
             return torch.cat([t.reshape(len(x), -1) for t in (out if isinstance(out, tuple) else (out,))], 1)
 
-        before, change = answer(x), 0.0
+        before, changes = answer(x), []
         for trial in range(4):
-            others = x[torch.randperm(len(x))]
+            others = x.roll(1 + trial // 2, 0)
             others = others + torch.randn_like(others) if x.is_floating_point() else others
             others[trial % 2 :: 2] = x[trial % 2 :: 2]
-            change = max(change, (answer(others) - before)[trial % 2 :: 2].abs().max().item())
-    error, bound = change / (1 + before.abs().max().item()), _precision(before, 1e-8, 1e-4)
+            changes.append((answer(others) - before)[trial % 2 :: 2].abs().max())
+    error, bound = (
+        (torch.stack(changes).max() / (1 + before.abs().max())).item(),
+        _precision(before, 1e-8, 1e-4),
+    )
     _verdict("batch_independent", error, bound, "outputs change (relative) when only other examples do")
     return error
 
@@ -576,7 +573,7 @@ def lipschitz(critic: Function, x: Tensor, *, limit: float | None = None) -> flo
         share = torch.rand(len(x), *[1] * (x.ndim - 1)).to(x)
         points = torch.cat([x, share * x + (1 - share) * x[torch.randperm(len(x))]]).requires_grad_()
         scores = critic(points.clone())
-        _expect_shape("lipschitz", "critic(x)", scores.shape, (len(points),), (len(points), 1))
+        _expect_shape("lipschitz", "critic(x)", scores, (len(points),), (len(points), 1))
         slope = torch.autograd.grad(scores.sum(), points)[0].flatten(1).norm(dim=1).max().item()
     bound = 1e300 if limit is None else limit * (1 + 1e-6)
     _verdict("lipschitz", slope, bound, "the gradient of the critic is too steep (greatest norm)")
@@ -604,11 +601,12 @@ def _require(holds: Any, message: str) -> None:
         raise ValueError(message)
 
 
-def _expect_shape(check: str, what: str, shape: Sequence[int], *expected: Sequence[int]) -> None:
-    """Fail a check where a function returned another shape than its contract allows."""
-    if tuple(shape) not in map(tuple, expected):
-        wanted = " or ".join(str(tuple(e)) for e in expected)
-        _verdict(check, math.nan, 0, f"{what} has shape {tuple(shape)}, expected {wanted}", WrongShape)
+def _expect_shape(check: str, what: str, value: Any, *expected: Sequence[int]) -> None:
+    """Fail a check where a function returned another shape than its contract allows, or no tensor."""
+    got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+    if got not in map(tuple, expected):
+        wanted = " or ".join(str(tuple(shape)) for shape in expected)
+        _verdict(check, math.nan, 0, f"{what} has shape {got}, expected {wanted}", WrongShape)
 
 
 @contextmanager
@@ -627,10 +625,8 @@ def _precision(out: Tensor, double: float, single: float) -> float:
 def _examples(x: Tensor) -> Tensor:
     """Return a batch of real examples in double precision."""
     real = isinstance(x, Tensor) and x.is_floating_point() and x.ndim > 1 and len(x) > 0
-    _require(
-        real,
-        f"x must be real examples (B, ...), got {getattr(x, 'dtype', type(x))} {getattr(x, 'shape', '')}",
-    )
+    got = tuple(x.shape) if isinstance(x, Tensor) else x
+    _require(real, f"x must be a tensor of real examples (B, ...) with B > 0, got {got!r}")
     return x.detach().double()
 
 
@@ -645,14 +641,9 @@ def _private(f: Callable, dtype: torch.dtype | None = None, evaluate: bool = Tru
     """Copy a callable with its modules, in the given precision and in eval mode."""
     f = getattr(f, "_orig_mod", f)  # what torch.compile wrapped
     # A tensor that a forward pass left on a module cannot be copied while it hangs on its graph.
-    left = [
-        t for m in _modules(f) for part in m.modules() for t in vars(part).values() if isinstance(t, Tensor)
-    ]
-    f = (
-        copy.deepcopy(f, {id(t): t.detach().clone() for t in left if t.grad_fn is not None})
-        if _modules(f)
-        else f
-    )
+    left = [value for m in _modules(f) for part in m.modules() for value in vars(part).values()]
+    left = {id(t): t.detach().clone() for t in left if isinstance(t, Tensor) and t.grad_fn is not None}
+    f = copy.deepcopy(f, left) if _modules(f) else f
     for module in _modules(f):
         module.train(module.training and not evaluate)
         module.to(dtype)
@@ -679,13 +670,12 @@ def _accepted(
             continue
         answered = True
         parts = answer if isinstance(answer, tuple) else (answer,)
-        if not any(part.isnan().any() for part in parts):
+        if not any(part.isnan().any() for part in parts if isinstance(part, Tensor)):
             return model, probe, kind
     if answered:
         _verdict(check, math.nan, 0, "the output is NaN")
-    raise ValueError(
-        f"the function does not take shape {tuple(probes[0].shape)}: {refusals[0]}"
-    ) from refusals[0]
+    message = f"the function does not take shape {tuple(probes[0].shape)}: {refusals[0]}"
+    raise ValueError(message) from refusals[0]
 
 
 def _draws(check: str, f: Callable, measure: Callable[[int], Any]) -> Iterator[Any]:
@@ -702,9 +692,7 @@ def _draws(check: str, f: Callable, measure: Callable[[int], Any]) -> Iterator[A
                 yield result
                 break
         else:
-            _verdict(
-                check, math.nan, 0, "the output is not finite, or singular, at each size of the parameters"
-            )
+            _verdict(check, math.nan, 0, "not finite, or singular, however small the parameters are drawn")
 
 
 def _drawn_parameters(module: nn.Module) -> Iterator[tuple[nn.Parameter, bool]]:
@@ -713,4 +701,4 @@ def _drawn_parameters(module: nn.Module) -> Iterator[tuple[nn.Parameter, bool]]:
     trainable = any(p.requires_grad for p in parameters)
     for p in parameters:
         if p.requires_grad or not (trainable or p.detach().unique().tolist() == [0.0, 1.0]):
-            yield p, bool(p.mean() > 3 * p.std(correction=0))
+            yield p, p.numel() == max(p.shape, default=1) and bool(p.mean() > 3 * p.std(correction=0))

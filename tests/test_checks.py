@@ -36,7 +36,7 @@ class MaskedLinear(nn.Linear):
 
 
 class MADE(nn.Module):
-    """Two hidden layers; `last` compares degrees in the last mask, `leak` opens one wrong connection there."""
+    """Two hidden layers; `last` compares degrees in the last mask, `leak` opens a wrong connection."""
 
     def __init__(
         self, dim, hidden=32, order=None, parameters=1, last=torch.gt, leak=False, activation=nn.ReLU
@@ -466,6 +466,41 @@ def test_flow_checks_catch_other_bugs():
         checks.log_det(lambda x: (x.detach() * 2, torch.full((len(x),), 3 * math.log(2))), x)
 
 
+def test_flows_that_break_the_contract_are_told_so():
+    class Bad(Flow):
+        def forward(self, x):
+            z, log_det = super().forward(x)
+            return {"no log_det": z, "list": [z, log_det], "fewer": (z[:, :1], log_det)}.get(
+                self.kind, (z, log_det)
+            )
+
+        def inverse(self, z):
+            return {"tuple": (z, 0)}.get(self.kind, z)
+
+    for kind in ("no log_det", "list", "fewer", "tuple"):
+        flow = Bad()
+        flow.kind = kind
+        with pytest.raises(checks.WrongShape, match=r"shape .*expected \(4, 2\)"):
+            checks.invertible(flow, torch.randn(4, 2))
+        if kind != "tuple":
+            with pytest.raises(checks.WrongShape):
+                checks.log_det(flow, torch.randn(4, 2))
+    with pytest.raises(ValueError, match="no method inverse"):
+        checks.invertible(nn.Linear(2, 2), torch.randn(4, 2))
+
+
+def test_a_squeeze_may_change_the_shape():
+    class Squeeze(nn.Module):
+        def forward(self, x):
+            return F.pixel_unshuffle(x, 2) * 2, torch.full((len(x),), x[0].numel() * math.log(2)).to(x)
+
+        def inverse(self, z):
+            return F.pixel_shuffle(z / 2, 2)
+
+    checks.invertible(Squeeze(), torch.randn(3, 1, 4, 4))
+    checks.log_det(lambda x: (x * 2, torch.full((len(x),), 16 * math.log(2)).to(x)), torch.randn(3, 1, 4, 4))
+
+
 def test_deep_and_steep_flows_are_not_accused():
     class Steep(nn.Module):
         """Affine coupling without a bound on its scales: overflows at a draw of full size."""
@@ -734,6 +769,10 @@ def test_batch_independent():
         assert checks.batch_independent(nn.BatchNorm1d(3).eval(), torch.randn(5, 3)) == 0
     checks.batch_independent(nn.Embedding(4, 2), torch.randint(4, (6, 3)))
     checks.batch_independent(Flow(), torch.randn(5, 2))
+    with pytest.raises(CheckFailed):  # NaN where other examples change
+        checks.batch_independent(lambda x: x + (4.0 - x.abs().sum()).sqrt(), torch.full((4, 1), 0.9))
+    with pytest.raises(CheckFailed):
+        checks.batch_independent(lambda x: x - x[:1], torch.tensor([[0], [1]]))
     for f in (
         nn.BatchNorm1d(3),
         lambda x: x - x.mean(0),
