@@ -133,11 +133,10 @@ def images(
     canvas = np.ones((lines * (height + gap + above) + gap, columns * (width + gap) + gap, channels))
     space = 0.5 if "title" in properties else 0
     ax = _axes(ax, inches, inches * canvas.shape[0] / canvas.shape[1] + space)
-    for k, image in enumerate(pixels):
+    for k, (image, text) in enumerate(zip(pixels, titles or [""] * n, strict=True)):
         y, x = k // columns * (height + gap + above) + above + gap, k % columns * (width + gap) + gap
         canvas[y : y + height, x : x + width] = image.transpose(1, 2, 0)
-        if titles:
-            ax.text(x + width / 2, y - gap, titles[k], ha="center", va="bottom", fontsize=12)
+        ax.text(x + width / 2, y - gap, text, ha="center", va="bottom", fontsize=12)
     ax.imshow(canvas.squeeze(2) if channels == 1 else canvas, cmap="gray", vmin=0, vmax=1)
     centres = [(line + 0.5) * (height + gap + above) + above / 2 for line in range(len(rows))]
     ax.set(xticks=[], yticks=centres, yticklabels=rows)
@@ -201,22 +200,20 @@ class live:  # noqa: N801 -- used as a function: fit(..., on_epoch=plot.live("tr
         self.history = history
         if self.display is None:
             self.display = sys.modules["IPython"].display.DisplayHandle()
-            self.display.display(self._draw())
             self.shell.events.register("post_run_cell", self._leave)
+            self._show(self.display.display)
         elif time.monotonic() >= self.due:
-            self.display.update(self._draw())
+            self._show(self.display.update)
 
-    def _draw(self) -> Figure:
+    def _show(self, show: Callable[[Figure], None]) -> None:
         started = time.monotonic()
-        figure = curves(self.history, *self.names, **self.options)
-        figure.draw_without_rendering()
-        self.due = time.monotonic() + 20 * (time.monotonic() - started)
-        return figure
+        show(curves(self.history, *self.names, **self.options))
+        self.due = time.monotonic() + 10 * (time.monotonic() - started)
 
     def _leave(self, _result: Any) -> None:
         """Show the whole history when the cell has run, whether or not it failed, and start afresh."""
         self.shell.events.unregister("post_run_cell", self._leave)
-        self.display.update(self._draw())
+        self._show(self.display.update)
         self.display = None
 
 
@@ -231,7 +228,7 @@ def density(
     alt: str | None = None,
     **properties: Any,
 ) -> Figure:
-    """Draw exp(log_prob) on the square ``limits`` x ``limits``; ``log_prob`` maps ``(B, 2)`` to ``(B,)``, nats.
+    """Draw exp(log_prob), ``(B, 2)`` to ``(B,)`` in nats, on the square ``limits`` x ``limits``.
 
     Raises:
         ValueError: if ``log_prob`` returns another shape.

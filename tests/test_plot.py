@@ -1,0 +1,303 @@
+import base64
+import itertools
+import math
+
+import matplotlib as mpl
+import matplotlib.figure
+import nbclient
+import nbformat
+import numpy as np
+import pytest
+import torch
+from matplotlib._pylab_helpers import Gcf
+from matplotlib.colors import to_rgb
+from nbformat.v4 import new_code_cell, new_notebook
+
+from dgm_utils import plot
+
+HISTORY = {
+    "train/loss": [((i + 1) / 100, 5 - i / 250) for i in range(1000)],
+    "valid/loss": [(epoch, 5 - epoch / 3) for epoch in range(1, 11)],
+    "seconds": [(epoch, 2.0 * epoch) for epoch in range(1, 11)],
+}
+
+
+def standard_normal(x):
+    return -0.5 * (x**2).sum(1) - math.log(2 * math.pi)
+
+
+DRAWN = {
+    "images": lambda **k: plot.images(torch.zeros(5, 1, 28, 28), **k),
+    "curves": lambda **k: plot.curves(HISTORY, **k),
+    "density": lambda **k: plot.density(standard_normal, **k),
+    "scatter": lambda **k: plot.scatter(torch.randn(50, 2), np.zeros((3, 2)), **k),
+    "matrix": lambda **k: plot.matrix(torch.eye(4), **k),
+    "bars": lambda **k: plot.bars({"data": [0.25, 0.75], "model": [0.5, 0.5]}, **k),
+    "histogram": lambda **k: plot.histogram(torch.randn(100), lambda x: -(x**2) / 2, **k),
+}
+
+
+# ------------------------------------------------------------------------------------------- in a real
+# notebook
+BARE = """
+import sys, time
+import torch
+from IPython.display import display
+from dgm_utils import plot
+"""
+PYPLOT = "import matplotlib.pyplot as plt\n" + BARE
+
+
+def executed(imports, *sources):
+    """Run the cells in a kernel; return for each cell the alternative texts of the pictures it shows."""
+    notebook = new_notebook(cells=[new_code_cell(source) for source in (imports, *sources)])
+    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python", "language": "python"}
+    nbclient.NotebookClient(notebook, timeout=120, iopub_timeout=60).execute()  # patient on a busy machine
+    shown = []
+    for cell in notebook.cells[1:]:
+        pictures = [output for output in cell.outputs if "image/png" in output.get("data", {})]
+        for output in pictures:
+            assert base64.b64decode(output.data["image/png"]).startswith(b"\x89PNG")
+        shown.append([output.metadata.get("image/png", {}).get("alt") for output in pictures])
+    nbformat.validate(notebook)
+    return shown
+
+
+LIVE = """
+watch, history = plot.live("train/loss", title="live"), {"train/loss": []}
+for epoch in range(1, 40):
+    history["train/loss"].append((epoch, 1 / epoch))
+    watch(epoch, history)
+"""
+TWICE = "for n in (2, 3): display(plot.matrix(torch.eye(n), alt=f'size {n}'))"
+COMPOSED = """
+figure, (left, right) = plot.subplots(1, 2)
+plot.matrix(torch.eye(2), ax=left, alt='left')
+plot.scatter(torch.zeros(3, 2), ax=right, alt='right')
+"""
+BY_HAND = "figure, ax = plt.subplots(); ax.plot([1, 2]); "
+
+
+def test_a_figure_is_shown_once_with_its_alternative_text():
+    cells = {
+        "plot.matrix(torch.eye(3), alt='identity')": ["identity"],
+        "kept = plot.matrix(torch.eye(3))": [],
+        "kept": ["3 by 3 matrix, 3 of 9 entries not zero, values 0 to 1"],
+        TWICE: ["size 2", "size 3"],
+        COMPOSED: ["left; right"],
+        LIVE: ["live: train/loss goes from 1 to 0.02564"],
+        "watch(40, history)": ["live: train/loss goes from 1 to 0.02564"],  # in another cell, another display
+        "assert 'matplotlib.pyplot' not in sys.modules": [],
+    }
+    assert executed(BARE, *cells) == list(cells.values())
+
+
+def test_a_figure_is_shown_once_beside_pyplot():
+    composed = COMPOSED.replace("plot.subplots", "plt.subplots")
+    cells = {
+        "plot.matrix(torch.eye(3), alt='identity')": ["identity"],
+        "kept = plot.matrix(torch.eye(3))": [],
+        TWICE: ["size 2", "size 3"],
+        composed: ["left; right"],
+        composed + "plt.show()": ["left; right"],
+        LIVE: ["live: train/loss goes from 1 to 0.02564"],
+        "%matplotlib inline": [],
+        "plot.matrix(torch.eye(3), alt='inline')": ["inline"],
+        BY_HAND + "plot.describe(figure, 'by hand')": ["by hand"],
+        BY_HAND + "plot.describe(figure, 'by hand');": ["by hand"],
+        BY_HAND + "plot.describe(figure, 'by hand'); plt.show()": ["by hand"],
+        BY_HAND: [None],  # pyplot's own figures are left as they are
+    }
+    assert executed(PYPLOT, *cells) == list(cells.values())
+
+
+# ------------------------------------------------------------------------------------------------- all
+# functions
+@pytest.mark.parametrize("name", DRAWN)
+def test_every_function_returns_a_described_figure_outside_of_pyplot(name):
+    figure = DRAWN[name]()
+    assert type(figure) is matplotlib.figure.Figure
+    assert not Gcf.get_all_fig_managers()
+    data, metadata = figure._repr_mimebundle_()
+    assert base64.b64decode(data["image/png"]).startswith(b"\x89PNG")
+    assert len(metadata["image/png"]["alt"]) > 20
+    titled = DRAWN[name](title="A title")
+    assert titled.axes[0].get_title() == "A title"
+    assert titled._repr_mimebundle_()[1]["image/png"]["alt"].startswith("A title: ")
+    assert DRAWN[name](alt="my words")._repr_mimebundle_()[1]["image/png"]["alt"] == "my words"
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_every_function_draws_into_given_axes(name):
+    figure, (left, right) = plot.subplots(1, 2)
+    assert DRAWN[name](ax=left, alt="left", title="here") is figure
+    assert left.get_title() == "here"
+    assert not right.has_data()
+    assert DRAWN[name](ax=right, alt="right") is figure
+    assert figure._repr_mimebundle_()[1]["image/png"]["alt"] == "left; right"
+
+
+def test_an_unknown_property_is_refused():
+    with pytest.raises(AttributeError, match="titel"):
+        plot.matrix(torch.eye(2), titel="typo")
+
+
+def test_describe_wants_words():
+    with pytest.raises(ValueError, match="empty"):
+        plot.describe(plot.subplots()[0], "  ")
+
+
+def test_style_is_set_at_import_and_again_on_demand():
+    assert mpl.rcParams["font.size"] >= 14
+    mpl.rcParams["font.size"] = 5
+    plot.style()
+    assert mpl.rcParams["font.size"] == 14
+    assert [entry["color"] for entry in mpl.rcParams["axes.prop_cycle"]] == list(plot.PALETTE)
+
+
+# Machado, Oliveira, Fernandes 2009, severity 1: what a dichromat sees, in linear RGB.
+DICHROMATS = {
+    "protan": [
+        [0.152286, 1.052583, -0.204868],
+        [0.114503, 0.786281, 0.099216],
+        [-0.003882, -0.048116, 1.051998],
+    ],
+    "deutan": [
+        [0.367322, 0.860646, -0.227968],
+        [0.280085, 0.672501, 0.047413],
+        [-0.011820, 0.042940, 0.968881],
+    ],
+    "tritan": [
+        [1.255528, -0.076749, -0.178779],
+        [-0.078411, 0.930809, 0.147602],
+        [0.004733, 0.691367, 0.303900],
+    ],
+}
+
+
+@pytest.mark.parametrize("kind", DICHROMATS)
+def test_first_colours_stay_apart_for_colour_blind_eyes(kind):
+    def seen(color):
+        rgb = np.array(to_rgb(color))
+        linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+        linear = np.clip(DICHROMATS[kind] @ linear, 0, 1)
+        return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+
+    def closest(colors):
+        return min(np.linalg.norm(seen(a) - seen(b)) for a, b in itertools.combinations(colors, 2))
+
+    assert closest(plot.PALETTE) > 0.11
+    if kind == "deutan":  # matplotlib's own colours would not do
+        assert closest(["#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2"]) < 0.11
+
+
+# -------------------------------------------------------------------------------------------------------
+# contents
+def test_images_are_drawn_exactly_row_by_row():
+    batch = torch.arange(3 * 4 * 4, dtype=torch.uint8).reshape(3, 1, 4, 4)
+    canvas = plot.images(batch, columns=2).axes[0].get_images()[0].get_array()
+    assert canvas.shape == (2 * 5 + 1, 2 * 5 + 1)
+    for k, (y, x) in enumerate([(1, 1), (1, 6), (6, 1)]):
+        np.testing.assert_allclose(canvas[y : y + 4, x : x + 4], batch[k, 0].numpy() / 255)
+    assert (canvas[6:, 6:] == 1).all()  # nothing where there is no image
+
+
+def test_images_of_all_types_look_the_same():
+    grey = torch.randint(256, (2, 1, 8, 8), dtype=torch.uint8)
+    arrays = [grey, grey.double() / 255, (grey.double() / 255).squeeze(1), (grey / 255).numpy()]
+    first, *others = [plot.images(a).axes[0].get_images()[0].get_array() for a in arrays]
+    for other in others:
+        np.testing.assert_allclose(other, first, atol=1e-7)
+    assert plot.images(torch.rand(2, 3, 8, 8)).axes[0].get_images()[0].get_array().shape[2] == 3
+    assert plot.images(torch.ones(2, 8, 8, dtype=torch.int64)).axes[0].get_images()[0].get_clim() == (0, 1)
+
+
+def test_images_carry_titles_and_names_of_rows():
+    figure = plot.images(torch.zeros(4, 8, 8), columns=2, titles=["a", "b", "c", "d"], rows=["data", "model"])
+    ax = figure.axes[0]
+    assert [text.get_text() for text in ax.texts] == ["a", "b", "c", "d"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["data", "model"]
+    assert "data, model" in figure._alt
+    with pytest.raises(ValueError, match="zip"):
+        plot.images(torch.zeros(4, 8, 8), titles=["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        (torch.rand(2, 8, 8) * 2 - 1, r"values in \[0, 1\], got -"),
+        (torch.full((1, 8, 8), 255.0), "got 255 to 255"),
+        (torch.full((1, 8, 8), math.nan), "nan"),
+        (torch.zeros(2, 2, 8, 8), r"got \(2, 2, 8, 8\)"),
+        (torch.zeros(64), r"got \(64,\)"),
+        (torch.zeros(0, 8, 8), r"got \(0, 8, 8\)"),
+    ],
+)
+def test_images_refuse_what_they_cannot_show(batch, message):
+    with pytest.raises(ValueError, match=message):
+        plot.images(batch)
+
+
+def test_curves_smooth_steps_and_mark_validation():
+    figure = plot.curves(HISTORY)
+    raw, smooth, valid = figure.axes[0].lines
+    np.testing.assert_allclose(raw.get_ydata(), [value for _, value in HISTORY["train/loss"]])
+    values = raw.get_ydata()
+    np.testing.assert_allclose(smooth.get_ydata(), [values[i : i + 20].mean() for i in range(981)])
+    assert smooth.get_xdata()[0] == HISTORY["train/loss"][19][0]
+    np.testing.assert_array_equal(np.c_[valid.get_xdata(), valid.get_ydata()], HISTORY["valid/loss"])
+    assert valid.get_marker() != ""
+    assert smooth.get_color() == valid.get_color()
+    assert figure._alt == "train/loss goes from 5 to 1.004, valid/loss goes from 4.667 to 1.667"
+    assert len(plot.curves(HISTORY, "valid/loss", ylabel="nats").axes[0].lines) == 1
+    with pytest.raises(KeyError, match=r"valid/kl.*train/loss"):
+        plot.curves(HISTORY, "valid/kl")
+
+
+def test_live_is_silent_outside_of_a_notebook(capfd):
+    plot.live("no such name")(1, HISTORY)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_density_has_its_peak_where_it_is():
+    figure = plot.density(lambda x: standard_normal(x - torch.tensor([2.0, -1.0])), (-4, 4))
+    picture = figure.axes[0].get_images()[0]
+    row, column = np.unravel_index(picture.get_array().argmax(), (200, 200))
+    line = np.linspace(-4, 4, 200)
+    assert picture.origin == "lower"
+    assert (line[column], line[row]) == pytest.approx((2, -1), abs=0.03)
+    assert picture.get_array().max() == pytest.approx(1 / (2 * math.pi), rel=1e-3)
+    assert "(2, -0.98)" in figure._alt or "(2, -1)" in figure._alt
+    with pytest.raises(ValueError, match=r"\(40000,\), got \(40000, 2\)"):
+        plot.density(lambda x: x)
+
+
+def test_scatter_gives_each_set_its_own_look():
+    sets = [torch.randn(20, 2) + k for k in range(10)]
+    figure = plot.scatter(*sets, labels=list(range(10)))
+    drawn = figure.axes[0].collections
+    looks = {(tuple(c.get_facecolor()[0]), c.get_paths()[0].vertices.tobytes()) for c in drawn}
+    assert len(looks) == len(drawn) == 10
+    np.testing.assert_allclose(drawn[3].get_offsets(), sets[3])
+    with pytest.raises(ValueError, match=r"\(n, 2\), got \(5, 3\)"):
+        plot.scatter(torch.zeros(5, 3))
+
+
+def test_matrix_is_symmetric_about_zero_where_it_has_negative_values():
+    assert plot.matrix([[1.0, -3.0]]).axes[0].get_images()[0].get_clim() == (-3, 3)
+    assert plot.matrix([[1.0, 3.0]]).axes[0].get_images()[0].get_clim() == (0, 3)
+    assert plot.matrix(torch.zeros(2, 2)).axes[0].get_images()[0].get_clim() == (0, 1)
+    assert plot.matrix(torch.eye(2, dtype=torch.bool)).axes[0].get_ylabel() == "output"
+    with pytest.raises(ValueError, match=r"got shape \(3,\)"):
+        plot.matrix([1, 2, 3])
+
+
+def test_bars_and_histogram_have_the_right_heights():
+    bars = plot.bars({"data": torch.tensor([0.25, 0.75]), "model": [0.5, 0.5]}).axes[0]
+    assert [bar.get_height() for bar in bars.patches] == [0.25, 0.75, 0.5, 0.5]
+    centres = [[bar.get_x() + bar.get_width() / 2 for bar in group] for group in bars.containers]
+    np.testing.assert_allclose(np.mean(centres, axis=0), [0, 1], atol=1e-12)
+    ax = plot.histogram(torch.randn(1000), lambda x: -(x**2) / 2, bins=20).axes[0]
+    assert sum(bar.get_height() * bar.get_width() for bar in ax.patches) == pytest.approx(1)
+    x, y = ax.lines[0].get_data()
+    np.testing.assert_allclose(y, np.exp(-(np.asarray(x) ** 2) / 2), rtol=1e-5)
