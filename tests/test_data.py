@@ -651,3 +651,27 @@ def test_waveform_looks_back_one_period_and_one_sample():
             assert change.item() == pytest.approx(alone.item())
     assert wave.sample(3, seed=0).min() >= 1
     assert wave.log_prob(torch.full((1, 200), 255)).item() == -math.inf
+
+
+# --------------------------------------------------------------------------------------------------- on a GPU
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_orders_draws_and_densities_are_those_of_the_cpu():
+    images = torch.arange(256, dtype=torch.uint8).repeat(40).reshape(-1, 1, 4, 4)
+    moved = images.cuda()
+    for function in (data.binarize, data.dequantize):
+        assert torch.equal(function(moved, seed=3).cpu(), function(images, seed=3))
+        assert function(moved).device.type == "cuda"
+    assert torch.equal((data.dequantize(moved).double() * 256).floor(), moved.double())
+    batches = [data.Batches(x, batch_size=100, seed=1) for x in (moved, images)]
+    assert all(torch.equal(a.cpu(), b) for a, b in zip(*batches, strict=True))
+    next(iter(batches[0]))
+    batches[1].load_state_dict(batches[0].state_dict())
+    assert len(list(batches[1])) == len(batches[0]) - 1
+    for make in data.TOYS.values():
+        toy = make()
+        x = toy.sample(100, seed=0)
+        torch.testing.assert_close(toy.log_prob(x.cuda()).cpu(), toy.log_prob(x), rtol=1e-3, atol=1e-3)
+    wave = data.waveform(64)
+    x = wave.sample(3, seed=0)
+    torch.testing.assert_close(wave.log_prob(x.cuda()).cpu(), wave.log_prob(x))
