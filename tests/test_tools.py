@@ -353,8 +353,8 @@ def test_runner_reports_failures_with_their_cell_and_goes_on(tmp_path, capsys):
     (tmp_path / "nb/broken.ipynb").write_text("{")
     started = time.monotonic()
     out = tmp_path / "build"
-    assert run(tmp_path / "nb", "--jobs", 2, "--timeout", 8, "--profile", "full", "--out", out) == 1
-    assert time.monotonic() - started < 40
+    assert run(tmp_path / "nb", "--jobs", 2, "--timeout", 12, "--profile", "full", "--out", out) == 1
+    assert time.monotonic() - started < 100
     said = capsys.readouterr().out
     assert "\x1b" not in said
     assert re.search(r"^nb/dead.ipynb, cell 2 \(\w+\): the kernel died", said, re.MULTILINE)
@@ -363,7 +363,7 @@ def test_runner_reports_failures_with_their_cell_and_goes_on(tmp_path, capsys):
     )
     assert re.search(r"^----> 3 f\(\)", said, re.MULTILINE)
     assert re.search(
-        r"^nb/hangs.ipynb, cell 1 \(\w+\): time-out, the notebook may take 8 s", said, re.MULTILINE
+        r"^nb/hangs.ipynb, cell 1 \(\w+\): time-out, the notebook may take 12 s", said, re.MULTILINE
     )
     assert re.search(r"broken.ipynb:1: broken JSON", said)
     lines = {
@@ -500,7 +500,7 @@ def test_nbval_notices_a_dead_kernel_in_seconds(tmp_path):
     write(tmp_path / "b/b.ipynb", code("y = 1"))
     started = time.monotonic()
     said = nbval(tmp_path)
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - started < 100
     assert "Cell 1: the kernel died in this cell" in said
     assert "1 failed, 2 passed, 1 xfailed" in said
 
