@@ -32,7 +32,9 @@ run: .venv/.ok            ## run every notebook: NB=seminars/seminar1 for one, P
 test: check               ## set up and pass every test
 	@$(PYTEST) tests
 	@rm -rf build/nbval && $(RUN) tools.run_notebooks --prepare build/nbval
-	@$(PYTEST) --nbval-lax --nbval-sanitize-with tools/sanitize.cfg build/nbval
+	@DGM_RESULTS=$(CURDIR)/build/nbval/results $(RUN) pytest -p tools.nbval_plugin -n 2 --dist loadfile \
+	    --nbval-lax --nbval-cell-timeout 300 --nbval-sanitize-with tools/sanitize.cfg build/nbval
+	@$(RUN) tools.results --compare build/nbval/results results
 
 check: .venv/.ok          ## what `make fmt` would change, as errors
 	@$(RUN) ruff check -q && $(RUN) ruff format -q --check
@@ -40,7 +42,7 @@ check: .venv/.ok          ## what `make fmt` would change, as errors
 
 fmt: .venv/.ok            ## format code, notebooks, pages; renew student versions, badges, tables
 	@$(RUN) ruff check -q --fix; $(RUN) ruff format -q
-	@$(RUN) tools.page && $(RUN) tools.definitions && $(RUN) tools.normalise
+	@$(RUN) tools.page && $(RUN) tools.normalise
 # begin instructors
 	@for homework in homeworks/homework*; do $(RUN) grading release $$homework; done
 # end instructors
