@@ -56,7 +56,8 @@ def load(folder: Path, seed: int) -> Homework:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
-    questions, release = module.QUESTIONS, submission.release_cells(student)
+    questions = module.QUESTIONS
+    release = submission.release_cells(student, {question.id for question in questions if question.weights})
     if len({question.id for question in questions}) != len(questions):
         raise ValueError(f"{hidden}: a question id occurs twice")
     answers = [cell.answer for cell in release if cell.solution]

@@ -40,8 +40,8 @@ class Task:
 def check(path: Path, *, cell_seconds: float = 600.0) -> bool:
     """Run a notebook, print one line for each task and return whether every visible check passed.
 
-    A task is what stands before the first underscore of its cells' grade ids. Errors in other cells are
-    printed too. Raises ValueError if the file is not a notebook or has no tasks.
+    A task is named by its cells' grade ids: `q1`, `check_q1`, `q1_text`. Errors elsewhere are printed too.
+    Raises ValueError if the file is not a notebook or has no tasks.
     """
     try:
         notebook = nbformat.read(path, as_version=4)
@@ -109,7 +109,9 @@ def table(notebook: nbformat.NotebookNode) -> dict[str, Task]:
 def task_of(cell: nbformat.NotebookNode) -> str | None:
     """Return the task of an answer or check cell, None for any other cell."""
     marks = cell.metadata.get("nbgrader", {})
-    return str(marks["grade_id"]).split("_")[0] if marks.get("solution") or marks.get("grade") else None
+    if not (marks.get("solution") or marks.get("grade")):
+        return None
+    return str(marks["grade_id"]).removeprefix("check_").split("_")[0]
 
 
 def error_of(cell: nbformat.NotebookNode) -> str:

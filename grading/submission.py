@@ -8,7 +8,7 @@ import json
 import os
 import re
 import stat
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import nbformat
@@ -49,6 +49,7 @@ class Cell:
     tags: frozenset[str] = frozenset()
     solution: bool = False
     locked: bool = False
+    runs: bool = True  # False for cells of ours that only show or train something with the answers
 
     @property
     def answer(self) -> str | None:
@@ -151,9 +152,19 @@ def parse(raw: bytes) -> list[Cell]:
     return [_cell(cell) for cell in content["cells"] if isinstance(cell, dict)]
 
 
-def release_cells(path: Path) -> list[Cell]:
-    """Return the cells of our own student version."""
-    return [_cell(cell) for cell in nbformat.read(path, as_version=4).cells]
+def release_cells(path: Path, trained: set[str]) -> list[Cell]:
+    """Return the cells of our own student version; `trained` are the questions answered by a file of weights.
+
+    Not run when grading: locked cells that are no checks and may raise while answers are blank, for they look
+    at the answers or train with them, and the checks of weights, which are judged outside the sandbox.
+    """
+    cells = []
+    for cell in nbformat.read(path, as_version=4).cells:
+        ours, marks = _cell(cell), cell.metadata.get("nbgrader", {})
+        look = ours.locked and not marks.get("grade") and "raises-exception" in ours.tags
+        of_weights = ours.locked and (ours.grade_id or "").removeprefix("check_").split("_")[0] in trained
+        cells.append(replace(ours, runs=not (look or of_weights)))
+    return cells
 
 
 def rebuild(release: list[Cell], submitted: list[Cell]) -> Rebuilt:
@@ -281,6 +292,6 @@ def _append_answer(result: Rebuilt, ours: Cell, theirs: list[Cell]) -> None:
 
 def _append(result: Rebuilt, cells: list[Cell], label: str | None = None) -> None:
     for cell in cells:
-        if cell.kind == "code" and cell.source.strip():
+        if cell.kind == "code" and cell.runs and cell.source.strip():
             result.code.append(cell.source)
             result.labels.append(label)

@@ -127,6 +127,10 @@ def solution_notebook():
         check("q3", 'assert mask(3).shape == (3, 3), "the mask is n by n"', 4),
         new_markdown_cell(WRITTEN, metadata=marks("q4", solution=True, grade=True, points=1)),
         new_code_cell("print('the end')"),
+        new_code_cell(
+            "raise SystemExit('a look at the answers is not run')",
+            metadata=marks("look", locked=True) | {"tags": ["raises-exception"]},
+        ),
     ]
     for number, cell in enumerate(cells):
         cell["id"] = f"cell-{number}"
@@ -337,6 +341,8 @@ def test_reference_has_full_marks_and_exactly_the_documented_fields(graded):
     assert (result["student"], result["homework"]) == ("reference", "homework9")
     assert (result["score"], result["max"]) == (9, 10)
     assert (result["status"], result["sandbox"], result["notes"]) == ("ok", "bwrap", [])
+    page = (graded / "reference/feedback.html").read_text()
+    assert "softmax must sum to 1" in page and "a look at the answers" not in page and "q3_check" not in page
 
 
 def test_blank_scores_nothing_and_every_question_says_so(graded):
@@ -525,8 +531,13 @@ def test_student_version_equals_that_of_nbgrader():
         theirs, _ = getattr(nbgrader, step)().preprocess(theirs, {})
     ours = releasing.student_version(source)
     raising = [cell for cell in ours.cells if "raises-exception" in cell.metadata.get("tags", [])]
-    assert [cell.metadata.nbgrader.grade_id for cell in raising] == ["q1_check", "q2_check", "q3_check"]
-    for cell in raising:
+    assert [cell.metadata.nbgrader.grade_id for cell in raising] == [
+        "q1_check",
+        "q2_check",
+        "q3_check",
+        "look",
+    ]
+    for cell in raising[:3]:
         del cell.metadata["tags"]
     assert ours == theirs
     assert "HIDDEN" not in nbformat.writes(ours) and "SOLUTION" not in nbformat.writes(ours)
