@@ -32,7 +32,7 @@ run: .venv/.ok            ## run every notebook: NB=seminars/seminar1 for one, P
 test: check               ## set up and pass every test
 	@$(PYTEST) tests
 	@rm -rf build/nbval && $(RUN) tools.run_notebooks --prepare build/nbval
-	@DGM_RESULTS=$(CURDIR)/build/nbval/results $(RUN) pytest -p tools.nbval_plugin -n 2 --dist loadfile \
+	@DGM_RESULTS="$(CURDIR)/build/nbval/results" $(RUN) pytest -p tools.nbval_plugin -n 2 --dist loadfile \
 	    --nbval-lax --nbval-cell-timeout 300 --nbval-sanitize-with tools/sanitize.cfg build/nbval
 	@$(RUN) tools.results --compare build/nbval/results results
 

@@ -19,6 +19,7 @@ INSTRUCTORS_ONLY = [
     "homeworks/*/hw*.solution.ipynb",
     "homeworks/*/hidden.py",
     "homeworks/*/mutants.py",
+    "homeworks/*/*.safetensors",
     "grading/*",
     "tests/test_grading.py",
     "tests/test_homeworks.py",
