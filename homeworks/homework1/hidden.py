@@ -1,39 +1,55 @@
-"""Hidden checks of homework 1, and the instructor's notes: what is judged, by which bound, and why that bound.
+"""Hidden checks of homework 1, and the instructor's notes: what is judged, by which bound, why that bound.
 
-Every question is tried on inputs that its visible check does not use: other sizes, orders, numbers of values, seeds.
-References are computed here, in NumPy and float64, by another way than the solution's where there is one (interval
-likelihoods by sums instead of logsumexp, the histogram by EM instead of SGD, sampling by the exact joint table).
+Every question is tried on inputs that its visible check does not use: other sizes, orders, numbers of values,
+seeds. References are computed here in NumPy and float64, where possible by another way than the solution's:
+the histogram by EM instead of SGD, samplers by their exact table of probabilities.
 
-=====  ======  =====================================================================================================
+=====  ======  ===========================================================================================
 q      points  bound
-=====  ======  =====================================================================================================
+=====  ======  ===========================================================================================
 q1a    1       exact
-q1b    1       1e-5 relative, 1e-6 absolute in float64; 1e-4 in float32, whose rounding at logits of 1000 is 6e-5
-q1c    1       excess over the optimum (found by EM) at most `EXCESS` nats, derived below
-q2a    2       exact: connections by products of masks
-q2b    1       logits move exactly with the inputs that the masks let through; log_prob is theirs; it sums to 1
-q2c    1       1e-6 of probability
+q1b    1       1e-5 relative, 1e-6 absolute in float64; 1e-4 in float32, which rounds 1000 to 6e-5
+q1c    1       at most `EXCESS` nats above the best histogram, derived below
+q2a    2       exact: paths through products of masks
+q2b    1       logits move with the inputs that the masks let through and with no other; log_prob is theirs
+q2c    1       1e-5 relative, 1e-6 absolute
 q2d    1       chi-square test of 4,000 samples against the exact joint at p = 1e-9
 q3a    1       exact
-q3b    1       1e-5 relative
+q3b    1       1e-5 relative, 1e-6 absolute
 q3c    1       chi-square test of 4,000 completions against the exact conditional at p = 1e-9
-q3d    2       mean test NLL below `THRESHOLD` nats per image, derived below
-=====  ======  =====================================================================================================
+q3d    2       mean test negative log-likelihood below `THRESHOLD` nats per image, derived below
+=====  ======  ===========================================================================================
 
-**Chance.** A right sampler fails a chi-square test at p = 1e-9 once in 1e9; a grading run of 500 submissions makes
-about 4,000 such tests. Cells with an expectation below 5 are merged, so that the chi-square law holds.
+**Chance.** A right sampler fails one chi-square test in 1e9; 500 submissions make about 4,000 of them. Cells
+with an expectation below 5 are merged, so that the chi-square law holds. Wrong orders exceed the bound, which
+is about 100, by more than a hundred times.
 
-**EXCESS.** SGD with a constant rate ends in a stationary noise around the optimum, not at it. To second order the
-excess loss is tr(C) * rate / 4, where C is the covariance of a batch's gradient, and tr(C) <= (1 - sum p^2) / batch
-< 1 / batch: below rate / (4 * batch) = 0.0025 nats for rate 2 and batches of 200. What is left of the way from the
-start decays like exp(-rate * steps * p_v) for a bin of probability p_v, so bins that matter (p_v > 1 / 400) are done
-after 4,000 steps. `EXCESS` is four times the stationary bound. Climbing, one fixed batch, and wrong or ignored
-gradients end more than 0.03 nats above it (tests/test_homeworks.py measures both sides).
+**EXCESS.** SGD with a constant rate ends in a stationary noise around the optimum. To second order its
+excess is rate * tr(C) / 4, where C is the covariance of a batch's gradient and tr(C) < 1 / batch: 2 / (4 *
+200) = 0.0025 nats. Readings of intervals flatten the loss in some directions, where the way from the start
+is longer. Measured on 24 cases: 0.0004 to 0.0050, median 0.0013. The bound is four times the largest of
+these; climbing ends far above.
 
-**THRESHOLD.** Test MNIST, drawn from its grey values. Below the floor of 45.5 nats (the entropy of that draw) nothing
-can be; independent pixels reach 205.8. What the network reaches on two CPU cores:
+**THRESHOLD.** Test MNIST, drawn from its grey values at grading. Below 45.5 nats (the entropy of that draw)
+nothing can be; independent pixels have 205.8. Measured with the network of the notebook on two CPU cores
+(standard error of a mean over 10,000 images 0.24; one epoch is 4 to 15 s):
 
-{figures}
+=====================================================  ====================
+training                                               nats per test image
+=====================================================  ====================
+7 epochs, one-cycle rate to 1e-2 (the solution)        93.4 (4 draws: 93.40 to 93.48)
+5 epochs, one-cycle rate to 5e-3                       98.0
+8 epochs, constant 1e-3, batches of 128                96.5 (6 epochs: 98.5)
+1 epoch of any of these                                107 to 130
+7 epochs as the solution, without the hidden layers    102.4
+=====================================================  ====================
+
+The bound lies 2.4 nats, ten standard errors, below what the direct connection reaches alone, and 6.6 nats above
+the solution; plain Adam passes after 6 epochs. So it asks for hidden layers that work, and not for patience.
+
+The file alone is judged: a connection that `STEP` forbids is refused even if its weight is tiny, so a model
+that sees what it predicts gets nothing. Masked weights are all that is needed: this question does not
+depend on q3a.
 """
 
 import functools
@@ -47,7 +63,7 @@ from dgm_utils import data
 from grading.questions import Case, Question, Wrong, call, match, take
 
 EXCESS = 0.02  # nats above the best histogram
-THRESHOLD = 105.0  # nats per image
+THRESHOLD = 100.0  # nats per image
 SIZES = (300, 300)  # hidden layers of the locked network
 PLACE = [  # as in the notebook: the step of each place of a block of 7 x 7 pixels
     [17, 5, 42, 12, 14, 37, 38],
@@ -68,7 +84,7 @@ def seed(rng: np.random.Generator) -> np.ndarray:
 
 
 def permutation(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Draw an order that is not its own inverse where there is one: it tells `order` from `argsort(order)`."""
+    """Draw an order that is not its own inverse where there is one: it tells order from argsort."""
     while True:
         order = rng.permutation(size)
         if size < 3 or (order[order] != np.arange(size)).any():
@@ -104,7 +120,7 @@ def same_law(counts: np.ndarray, probability: np.ndarray, what: str) -> None:
     statistic = ((counts - expected) ** 2 / expected).sum()
     if statistic > stats.chi2.isf(CHANCE, len(counts) - 1):
         raise Wrong(
-            f"{what} do not follow the model: chi-square {statistic:.0f} with {len(counts) - 1} degrees of freedom"
+            f"{what} do not follow the model: chi-square {statistic:.0f}, {len(counts) - 1} of freedom"
         )
 
 
@@ -187,7 +203,8 @@ def bins_verify(case, outputs):
 INTERVALS = """
 import torch
 with torch.inference_mode():
-    value, gradient = nll_and_gradient(*(torch.from_numpy(inputs[name]) for name in ("theta", "first", "last")))
+    _arguments = [torch.from_numpy(inputs[_name]) for _name in ("theta", "first", "last")]
+    value, gradient = nll_and_gradient(*_arguments)
 outputs["value"], outputs["gradient"] = value, gradient
 """
 
@@ -255,17 +272,15 @@ def _squares(theta, first, last):
     difference = theta - F.one_hot(first, len(theta))
     return 0.5 * difference.square().sum(1).mean(), difference.mean(0)
 
-for name, number in ("first", 0), ("again", 0), ("other", 1):
+for name, number, steps in ("first", 0, 50), ("again", 0, 50), ("other", 1, 50), ("long", 2, 1000):
     theta, history = fit_histogram(
         torch.from_numpy(inputs["from"]), torch.from_numpy(inputs["to"]), inputs["n_bins"].item(),
         _squares if "squares" in inputs else _intervals,
-        steps=inputs["steps"].item() if name == "first" else 50, batch_size=200,
-        learning_rate=inputs["rate"].item(),
+        steps=steps, batch_size=200, learning_rate=inputs["rate"].item(),
         generator=torch.Generator().manual_seed(inputs["seed"].item() + number),
     )
-    if name == "first":
-        outputs["theta"], outputs["history"] = theta, history
-    outputs[name] = history[:50]
+    outputs[name] = history
+outputs["theta"] = theta
 """
 
 
@@ -284,7 +299,6 @@ def fit_cases(rng):
             "from": (index - below).clip(0),
             "to": (index + above).clip(max=size - 1),
             "n_bins": np.asarray(size),
-            "steps": np.asarray(1000),
             "rate": np.asarray(0.01 if about == "squares" else 2.0),
             "seed": seed(rng),
         }
@@ -297,7 +311,7 @@ def fit_cases(rng):
 
 
 def best_histogram(first, last, size):
-    """Return the maximum likelihood probabilities of interval readings by EM, which converges to the global optimum."""
+    """Return the probabilities that maximise the likelihood of interval readings, by EM."""
     inside = (first[:, None] <= np.arange(size)) & (np.arange(size) <= last[:, None])
     p = np.full(size, 1 / size)
     for _ in range(500):
@@ -310,7 +324,7 @@ def fit_verify(case, outputs):
     """Judge where it began, where it ended and what its chance depends on."""
     first, last, size = case.inputs["from"], case.inputs["to"], int(case.inputs["n_bins"])
     theta = take(outputs, "theta", (size,))
-    history = take(outputs, "history", (int(case.inputs["steps"]),))
+    history = take(outputs, "long", (1000,))
     follows_generator(outputs, "runs")
     if "squares" in case.inputs:
         # Stationary noise of one coordinate: variance at most rate / (2 batch) / 4 = 6.25e-6; six deviations.
@@ -329,7 +343,8 @@ def fit_verify(case, outputs):
 
 MASKS = """
 import torch
-_masks = made_masks(torch.from_numpy(inputs["order"]), inputs["n_values"].item(), tuple(inputs["hidden"].tolist()))
+_order, _hidden = torch.from_numpy(inputs["order"]), tuple(inputs["hidden"].tolist())
+_masks = made_masks(_order, inputs["n_values"].item(), _hidden)
 outputs["count"] = len(_masks)
 outputs.update({str(_k): _mask for _k, _mask in enumerate(_masks)})
 """
@@ -376,7 +391,7 @@ def masks_verify(case, outputs):
 NETWORK = """
 import itertools
 import torch
-_masks = [torch.from_numpy(inputs[_name]) for _name in sorted(_name for _name in inputs if _name.startswith("mask"))]
+_masks = [torch.from_numpy(inputs[_name]) for _name in sorted(inputs) if _name.startswith("mask")]
 _values, _m = inputs["n_values"].item(), inputs["m"].item()
 _model = CategoricalMADE(_masks, _values)
 _generator = torch.Generator().manual_seed(inputs["seed"].item())
@@ -395,8 +410,8 @@ outputs["double"] = _model.double().log_prob(_states)
 def chained(rng, m, n_values, layers, *, chain):
     """Return masks and the coordinates (m, m) that each coordinate reaches.
 
-    With `chain`, a coordinate reaches only the one drawn before it, else all that are drawn earlier: masks that a
-    model which makes its own would not have.
+    With `chain`, a coordinate reaches only the one drawn before it, else all that are drawn earlier: masks
+    that a model which makes its own would not have.
     """
     order = permutation(rng, m)
     rank, units = np.argsort(order), 40 * (m - 1)
@@ -447,9 +462,7 @@ def network_verify(case, outputs):
             raise Wrong("the network is linear in its one-hot inputs")
     chosen = np.take_along_axis(log_softmax(logits, axis=1), states[:, None], axis=1)[:, 0].sum(1)
     if np.abs(log_prob - chosen).max() > 1e-3:
-        raise Wrong(
-            f"log_prob is not the log-probability that the logits give: off by {np.abs(log_prob - chosen).max():.3g} nats"
-        )
+        raise Wrong("log_prob is not the log-probability that the logits give")
     if abs(np.exp(logsumexp(log_prob)) - 1) > 1e-3:
         raise Wrong(f"the probabilities of all states sum to {np.exp(logsumexp(log_prob)):.4f}")
     match(outputs, "double", log_prob, rtol=1e-3, atol=1e-3, what="log_prob after double()")
@@ -466,7 +479,8 @@ def _model(_table):
             raise ValueError("too many pairs in one call")
         return _table[_x[:, 0], _x[:, 1]]
     return _log_prob
-outputs["table"] = probability_table([_model(_table) for _table in inputs["tables"]], inputs["tables"].shape[1])
+_models = [_model(_table) for _table in inputs["tables"]]
+outputs["table"] = probability_table(_models, inputs["tables"].shape[1])
 """
 
 
@@ -554,7 +568,7 @@ outputs.update({str(_k): _mask for _k, _mask in enumerate(_masks)})
 
 
 def step_masks_cases(rng):
-    """Two steps, some, as many as pixels; hidden layers as narrow as allowed and wider; the step of the notebook."""
+    """Two steps, some, as many as pixels; hidden layers as narrow as allowed and wider; the notebook."""
     cases = []
     for m, count, extra in (
         (6, 2, (0, 3)),
@@ -726,7 +740,7 @@ def trained_verify(case, outputs, weights):
     leaks = sees & (STEP[:, None] <= STEP)
     if leaks.any():
         raise Wrong(
-            f"{leaks.sum()} paths lead from a pixel to one of the same or an earlier step: are the weights masked?"
+            f"{leaks.sum()} paths lead from a pixel to one of the same or an earlier step: unmasked weights?"
         )
     x = (np.random.default_rng(int(case.inputs["seed"])).random((10_000, 784)) < test_images()).astype(
         np.float32

@@ -1,0 +1,245 @@
+"""Wrong solutions of homework 1: each is the right one with one change, and must lose its own question only.
+
+`MUTANTS` maps a name to the question, the answer cell, its source, and why a student might write it.
+"""
+
+import json
+from pathlib import Path
+
+SOLUTION = json.loads(Path(__file__).with_name("hw1.solution.ipynb").read_text(encoding="utf-8"))
+ANSWERS = {
+    cell["metadata"]["nbgrader"]["grade_id"]: "".join(cell["source"])
+    for cell in SOLUTION["cells"]
+    if cell["metadata"].get("nbgrader", {}).get("solution")
+}
+
+
+def mutant(question: str, right: str, wrong: str, why: str) -> dict[str, str]:
+    """Return the answer of a question with one piece of it, which must occur once, replaced."""
+    source = ANSWERS[question]
+    if source.count(right) != 1:
+        raise ValueError(f"{question}: expected {right!r} once, found it {source.count(right)} times")
+    return {"question": question, "cell": question, "source": source.replace(right, wrong), "why": why}
+
+
+MUTANTS = {
+    # ---- q1a
+    "right_edge_opens_a_bin": mutant(
+        "q1a", "clamp(max=n_bins - 1)", "clamp(max=n_bins)", "The largest number falls into a bin of its own."
+    ),
+    "bins_hold_their_right_edge": mutant(
+        "q1a",
+        ".floor().long()",
+        ".ceil().long().sub(1).clamp(min=0)",
+        "Edges belong to the bin at their left.",
+    ),
+    "bins_are_rounded": mutant("q1a", ".floor()", ".round()", "Off by one in the upper half of every bin."),
+    "outside_is_clamped": mutant(
+        "q1a", "x.min() < low or x.max() > high", "False", "Numbers outside the range count as the last bins."
+    ),
+    # ---- q1b
+    "log_base_2": mutant(
+        "q1b",
+        "return nll.mean(), gradient",
+        "return nll.mean() / math.log(2), gradient / math.log(2)",
+        "Bits instead of nats, the gradient as well, so that differences agree.",
+    ),
+    "interval_without_its_end": mutant(
+        "q1b",
+        "(value <= last[:, None])",
+        "((value < last[:, None]) | (value == first[:, None]))",
+        "Python's ranges end before their end; readings of one bin hide it.",
+    ),
+    "sum_over_readings": mutant(
+        "q1b",
+        "return nll.mean(), gradient",
+        "return nll.sum(), gradient * len(first)",
+        "A sum where a mean is asked for.",
+    ),
+    "softmax_overflows": mutant(
+        "q1b",
+        "theta.logsumexp(0) - masked.logsumexp(1)",
+        "theta.exp().sum().log() - masked.exp().sum(1).log()",
+        "Exponentials of large logits are infinite.",
+    ),
+    # ---- q1c
+    "climbs": mutant(
+        "q1c", "theta - learning_rate", "theta + learning_rate", "Ascends the negative log-likelihood."
+    ),
+    "always_the_first_batch": mutant(
+        "q1c",
+        "torch.randint(len(first), (batch_size,), generator=generator)",
+        "torch.arange(batch_size)",
+        "The data are never sampled.",
+    ),
+    "seed_fixed_inside_fit": mutant(
+        "q1c",
+        "generator=generator)",
+        "generator=torch.Generator().manual_seed(len(history)))",
+        "Two runs with different generators agree.",
+    ),
+    "value_after_the_step": mutant(
+        "q1c",
+        "history.append(value)",
+        "history.append(nll_and_gradient(theta, first[batch], last[batch])[0])",
+        "The history begins after the first step.",
+    ),
+    # ---- q2a
+    "last_mask_not_strict": mutant(
+        "q2a", "rank[:, None] > below", "rank[:, None] >= below", "Every coordinate sees itself."
+    ),
+    "order_taken_for_rank": mutant(
+        "q2a",
+        "torch.argsort(order)",
+        "order",
+        "Right for orders that are their own inverse, as all with two coordinates are.",
+    ),
+    "values_outside_coordinates": mutant(
+        "q2a", "repeat_interleave(n_values)", "repeat(n_values)", "Unit v m + i instead of i V + v."
+    ),
+    "all_hidden_units_alike": mutant(
+        "q2a",
+        "torch.arange(size) % (m - 1)",
+        "torch.zeros(size)",
+        "Everybody sees the first coordinate and nothing else.",
+    ),
+    # ---- q2b
+    "mask_in_place": mutant(
+        "q2b",
+        "            h = F.linear(h if k == 0 else F.relu(h), "
+        'layer.weight * self.get_buffer(f"mask{k}"), layer.bias)',
+        '            layer.weight.data *= self.get_buffer(f"mask{k}")\n'
+        "            h = layer(h if k == 0 else F.relu(h))",
+        "A call of the model destroys weights.",
+    ),
+    "mean_over_dimensions": mutant(
+        "q2b",
+        'reduction="none").sum(1)',
+        'reduction="none").mean(1)',
+        "Nats per coordinate: no log-probability of x.",
+    ),
+    "softmax_over_the_wrong_axis": mutant(
+        "q2b",
+        '-F.cross_entropy(self(x), x, reduction="none").sum(1)',
+        "self(x).log_softmax(2).gather(1, x[:, None])[:, 0].sum(1)",
+        "Normalised over coordinates, not over values.",
+    ),
+    "blocks_cut_across": mutant(
+        "q2b",
+        "h.unflatten(1, (-1, self.n_values)).transpose(1, 2)",
+        "h.unflatten(1, (self.n_values, -1))",
+        "The shape is right, the units are mixed up.",
+    ),
+    "no_activation": mutant("q2b", "F.relu(h)", "h", "A deep linear network."),
+    # ---- q2c
+    "log_probs_averaged": mutant(
+        "q2c",
+        "log_prob(states).exp() for log_prob in log_probs]).mean(0)",
+        "log_prob(states) for log_prob in log_probs]).mean(0).exp()",
+        "The geometric mean is not normalised.",
+    ),
+    "log_probs_averaged_and_normalised": mutant(
+        "q2c",
+        "log_prob(states).exp() for log_prob in log_probs]).mean(0)",
+        "log_prob(states) for log_prob in log_probs]).mean(0).softmax(0)",
+        "A product of experts, not a mixture.",
+    ),
+    "table_of_a_sum": mutant("q2c", ".mean(0)", ".sum(0)", "With two models the table sums to two."),
+    "table_transposed": mutant(
+        "q2c", "reshape(n_values, n_values)", "reshape(n_values, n_values).T", "Columns for rows."
+    ),
+    # ---- q2d
+    "sampled_in_raster_order": mutant(
+        "q2d",
+        "in order.tolist()",
+        "in range(len(order))",
+        "The bug of a well-known course: the order is forgotten.",
+    ),
+    "sampled_in_inverse_order": mutant(
+        "q2d",
+        "in order.tolist()",
+        "in order.argsort().tolist()",
+        "When each is drawn, instead of who is drawn when.",
+    ),
+    "samples_left_in_drawing_order": mutant(
+        "q2d", "return x", "return x[:, order]", "Column k holds what was drawn k-th, not coordinate k."
+    ),
+    "argmax_instead_of_a_draw": mutant(
+        "q2d",
+        "torch.multinomial(probability, 1, generator=generator).squeeze(1)",
+        "probability.argmax(1)",
+        "Always the most likely value.",
+    ),
+    "seed_fixed_inside_sample": mutant(
+        "q2d", "generator=generator)", "generator=torch.Generator().manual_seed(i))", "Two calls agree."
+    ),
+    "one_pass_for_all": mutant(
+        "q2d",
+        "    for i in order.tolist():\n        probability = logits(x)[:, :, i].softmax(1)",
+        "    out = logits(x)\n    for i in order.tolist():\n        probability = out[:, :, i].softmax(1)",
+        "Coordinates do not see what was drawn before them.",
+    ),
+    # ---- q3a
+    "steps_see_themselves": mutant(
+        "q3a", "step[:, None] > step", "step[:, None] >= step", "Pixels of one step see each other."
+    ),
+    "last_mask_sees_its_own_step": mutant(
+        "q3a",
+        "step[:, None] > upper",
+        "step[:, None] >= upper",
+        "The classic leak, through the hidden layers only.",
+    ),
+    "dead_units": mutant(
+        "q3a", "% last for", "% (last + 1) for", "Units that see the last step are seen by nobody."
+    ),
+    "no_direct_connection": mutant(
+        "q3a",
+        "step[:, None] > step",
+        "torch.zeros(len(step), len(step), dtype=torch.bool)",
+        "It trains all the same.",
+    ),
+    # ---- q3b
+    "mean_over_pixels": mutant(
+        "q3b",
+        "index_add(0, step, per_pixel)",
+        "index_add(0, step, per_pixel) / step.bincount()",
+        "Nats per pixel of a step.",
+    ),
+    "bits": mutant("q3b", ".mean(0)", ".mean(0) / math.log(2)", "Logarithms to base 2."),
+    "sum_over_images": mutant("q3b", ".mean(0)", ".sum(0)", "A batch of one image hides it."),
+    "sigmoid_saturates": mutant(
+        "q3b",
+        'F.binary_cross_entropy_with_logits(logits, x, reduction="none")',
+        'F.binary_cross_entropy(logits.sigmoid(), x, reduction="none")',
+        "log of a saturated sigmoid: torch clamps it at -100.",
+    ),
+    # ---- q3c
+    "completed_in_one_pass": mutant(
+        "q3c",
+        "    for t in range(n_known, int(step.max()) + 1):\n        now = step == t\n",
+        "    for now in [step >= n_known]:\n",
+        "All unknown pixels at once, independently.",
+    ),
+    "thresholded": mutant(
+        "q3c",
+        "torch.bernoulli(logits(x)[:, now].sigmoid(), generator=generator)",
+        "(logits(x)[:, now] > 0).to(x.dtype)",
+        "The most likely value instead of a draw.",
+    ),
+    "known_one_step_too_many": mutant(
+        "q3c", "range(n_known,", "range(n_known + 1,", "Step n_known is left as it came."
+    ),
+    "known_drawn_again": mutant(
+        "q3c", "range(n_known,", "range(0 * n_known,", "Known pixels are overwritten."
+    ),
+    "argument_changed": mutant("q3c", "x.clone()", "x", "The caller's images are lost."),
+    "latest_step_first": mutant(
+        "q3c",
+        "in range(n_known, int(step.max()) + 1)",
+        "in reversed(range(n_known, int(step.max()) + 1))",
+        "Pixels are drawn before those that they depend on.",
+    ),
+    "seed_fixed_inside_complete": mutant(
+        "q3c", "generator=generator)", "generator=torch.Generator().manual_seed(t))", "Two calls agree."
+    ),
+}
