@@ -1,6 +1,7 @@
 """The lecture decks: current, reproducible, accessible, nothing overflows, and their numbers are right."""
 
-import importlib.util
+import importlib
+import io
 import itertools
 import json
 import re
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy import integrate, stats
 
 from tools import slides
@@ -74,6 +76,13 @@ def test_as_many_slides_as_a_lecture_holds(deck):
 
 
 @each_deck
+def test_every_step_reveals_something(deck):
+    shown = slides.compile_deck(deck, "slides", format="png", ppi=36)
+    same = [page for page, (before, after) in enumerate(itertools.pairwise(shown), 2) if before == after]
+    assert same == [], "these pages repeat the page before: lower steps: or uncover something"
+
+
+@each_deck
 @pytest.mark.parametrize("name", ["{}.pdf", "{}-handout.pdf"])
 def test_pdf_is_accessible_and_undated(deck, name):
     pdf = inflated(deck.with_name(name.format(deck.stem)).read_bytes())
@@ -104,6 +113,16 @@ def test_every_figure_is_drawn_by_code_and_used_once_with_a_description(deck):
     for path in (deck.parent / "figures").iterdir():
         assert path.suffix in {".svg", ".json", ".npz"}
         assert b"<image" not in path.read_bytes(), f"{path.name} holds a bitmap"
+
+
+@each_deck
+def test_notes_fill_eighty_minutes(deck):
+    text = deck.read_text(encoding="utf-8")
+    minutes = re.findall(r'#slide\("[^"]*"[^\n]*?notes: \[\s*(\d+) minute', text)
+    assert len(minutes) == text.count("#slide("), "a slide has no notes that begin with its minutes"
+    assert sum(map(int, minutes)) == 80
+    plan = text[text.index("[minutes]") : text.index("#section", text.index("[minutes]"))]
+    assert sum(map(int, re.findall(r"\[(\d+)\],\n", plan))) == 80
 
 
 def locked(package: str) -> str:
@@ -146,7 +165,7 @@ def build(tmp_path):
     shutil.copytree(LECTURES / "fonts", tmp_path / "fonts")
     (tmp_path / "lecture7").mkdir()
 
-    def compile_slide(body, arguments="", edition="slides"):
+    def compile_slide(body, arguments="", edition="slides", **options):
         deck = tmp_path / "lecture7" / "lecture7.typ"
         deck.write_text(
             '#import "../theme.typ": *\n#import "../notation.typ": *\n'
@@ -154,7 +173,7 @@ def build(tmp_path):
             f'#slide("The slide"{arguments})[{body}]\n#references-slide\n',
             encoding="utf-8",
         )
-        return slides.compile_deck(deck, edition)
+        return slides.compile_deck(deck, edition, **options)
 
     compile_slide.deck = tmp_path / "lecture7" / "lecture7.typ"
     return compile_slide
@@ -183,6 +202,18 @@ def test_what_does_not_fit_stops_the_build_and_names_the_slide(build, body, comp
     with pytest.raises(slides.SlideError) as error:
         build(body)
     assert re.search(complaint, str(error.value)), error.value
+
+
+def test_a_draft_names_in_red_what_does_not_fit(build):
+    fitting, overflowing = (
+        build(body, edition="draft", format="png", ppi=36)[1] for body in ("#lorem(9)", "#lorem(200)")
+    )
+    assert red_pixels(fitting) == 0 < red_pixels(overflowing)
+
+
+def red_pixels(page):
+    colour = np.asarray(Image.open(io.BytesIO(page)).convert("RGB")).astype(int)
+    return ((colour[..., 0] - colour[..., 1:].max(axis=-1)) > 100).sum()
 
 
 def test_a_slightly_wide_equation_shrinks(build):
@@ -299,17 +330,15 @@ def test_parameter_counts(lecture1):
 @pytest.mark.parametrize("seed", range(10))
 def test_mask_product_counts_paths_and_is_triangular_in_the_order(lecture1, seed):
     rng = np.random.default_rng(seed)
-    m = 5
-    order = rng.permutation(m) + 1
-    hidden = [rng.integers(1, m, size=6), rng.integers(1, m, size=4)]
-    first, second, last = masks = lecture1.made_masks([order, *hidden, order])
-    counted = last.astype(int) @ second.astype(int) @ first.astype(int)
+    m, order = 4, tuple(rng.permutation(4).tolist())
+    masks = first, second, last = lecture1.seminar_masks(order)
     walked = np.zeros((m, m), dtype=int)
-    for j, k, n, i in itertools.product(range(m), range(6), range(4), range(m)):
+    for j, k, n, i in itertools.product(range(m), range(5), range(5), range(m)):
         walked[i, j] += first[k, j] and second[n, k] and last[i, n]
-    assert (counted == walked).all()
-    assert not (counted > 0)[order[:, None] <= order[None, :]].any()
-    x = torch.randn(m, dtype=torch.float64)
+    assert (lecture1.path_counts(order) == walked).all()
+    place = np.argsort(order)
+    assert not (walked > 0)[place[:, None] <= place[None, :]].any()
+    assert (walked > 0)[place[:, None] > place[None, :]].all(), "the example hides an allowed dependence"
 
     def network(x):
         for number, mask in enumerate(masks):
@@ -317,8 +346,23 @@ def test_mask_product_counts_paths_and_is_triangular_in_the_order(lecture1, seed
             x = weight @ x if number == 2 else torch.tanh(weight @ x)
         return x
 
-    jacobian = torch.autograd.functional.jacobian(network, x).numpy()
-    assert ((jacobian != 0) == (counted > 0)).all()
+    jacobian = torch.autograd.functional.jacobian(network, torch.randn(m, dtype=torch.float64)).numpy()
+    assert ((jacobian != 0) == (walked > 0)).all()
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (1, 3, 0, 2)])
+def test_degrees_on_the_slide_give_the_masks(lecture1, order):
+    own, first, second, _ = lecture1.made_degrees(order)
+    rule = [first[:, None] >= own, second[:, None] >= first, own[:, None] > second]
+    for mask, expected in zip(lecture1.seminar_masks(order), rule, strict=True):
+        assert (mask == expected).all()
+
+
+def test_trained_samples_come_with_their_likelihood(lecture1):
+    stored = np.load(LECTURES / "lecture1" / "figures" / "made_samples.npz")
+    assert 84 < stored["nats"] < 100, "MADE with 500 units: about 88 to 95 nats, dynamic binarisation"
+    ink = {name: stored[name].mean() for name in ("test", "own_order", "raster_order")}
+    assert ink["own_order"] == pytest.approx(ink["test"], abs=0.04)
 
 
 def test_sampling_in_the_wrong_order(lecture1):

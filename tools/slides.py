@@ -26,7 +26,7 @@ EDITIONS = {
     "draft": {"handout": "1", "draft": "1"},
 }
 COMMITTED = {"slides": "{}.pdf", "handout": "{}-handout.pdf"}
-EMPTY_MARGIN = 20  # points at each edge of a page where nothing may be printed
+EMPTY_MARGIN = (20, 10)  # points at the sides, and above and below, where nothing may be printed
 
 
 class SlideError(RuntimeError):
@@ -77,13 +77,13 @@ def compile_deck(deck: Path, edition: str = "slides", **options: object) -> byte
 
 
 def margin_ink(deck: Path) -> list[int]:
-    """Return the handout's pages that print within `EMPTY_MARGIN` of the edge, the title page aside."""
+    """Return the handout's pages that print in `EMPTY_MARGIN`, the title page aside."""
     inked = []
+    side, end = (points // 2 for points in EMPTY_MARGIN)  # at 36 pixels an inch, two points a pixel
     for number, page in enumerate(compile_deck(deck, "handout", format="png", ppi=36), start=1):
         pixels = np.asarray(Image.open(io.BytesIO(page)).convert("L"))
-        edge = EMPTY_MARGIN // 2  # 36 pixels an inch: two points a pixel
         inside = np.zeros(pixels.shape, dtype=bool)
-        inside[edge // 2 : -edge // 2, edge:-edge] = True
+        inside[end:-end, side:-side] = True
         if number > 1 and (pixels[~inside] < 250).any():
             inked.append(number)
     return inked

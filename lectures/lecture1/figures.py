@@ -12,7 +12,7 @@ import json
 import sys
 import zlib
 from functools import cache
-from itertools import pairwise, product
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -28,10 +28,13 @@ from sklearn.datasets import make_moons
 
 from dgm_utils import data
 from lectures.drawing import HALF_WIDTH, INK, MUTED, PALETTE, SLIDE_WIDTH, canvas, draw_all, draw_pixels
+from tools import definitions
 
 FOLDER = Path(__file__).parent / "figures"
 BLUE, ORANGE, GREEN, RED = (PALETTE[name] for name in ("blue", "orange", "green", "red"))
 PALE = "#dfe7ee"
+SEMINAR = Path(__file__).resolve().parents[2] / "seminars" / "seminar1" / "seminar1.ipynb"
+NATURAL_ORDER, OTHER_ORDER = (0, 1, 2, 3), (1, 3, 0, 2)
 
 
 # --- Motivation and maximum likelihood ------------------------------------------------------------------
@@ -311,15 +314,27 @@ def parameter_counts() -> Figure:
 # --- MADE -----------------------------------------------------------------------------------------------
 
 
-def made_masks(degrees: list[np.ndarray]) -> list[np.ndarray]:
-    """Return the mask of each layer from the degrees of inputs, hidden layers and (again) inputs."""
-    hidden = [later[:, None] >= earlier[None, :] for earlier, later in pairwise(degrees[:-1])]
-    return [*hidden, degrees[-1][:, None] > degrees[-2][None, :]]
+@cache
+def seminar_masks(order: tuple[int, ...], widths: tuple[int, ...] = (5, 5)) -> list[np.ndarray]:
+    """Return the masks that seminar 1 builds, from the first hidden layer to the outputs, as 0 and 1.
+
+    `order[k]` is the input drawn k-th, counted from zero. The direct connections are left out.
+    """
+    made_masks = definitions.load(SEMINAR, "made_masks").made_masks
+    return [mask.int().numpy() for mask in made_masks(torch.tensor(order), widths)[:-1]]
 
 
-INPUT_DEGREES = np.array([1, 2, 3, 4])
-HIDDEN_DEGREES = [np.array([1, 2, 3, 2, 1]), np.array([2, 1, 3, 3, 2])]
-EXAMPLE_MASKS = [mask.astype(int) for mask in made_masks([INPUT_DEGREES, *HIDDEN_DEGREES, INPUT_DEGREES])]
+def made_degrees(order: tuple[int, ...]) -> list[np.ndarray]:
+    """Return the degrees of inputs, hidden layers and outputs: of a hidden unit, the inputs that reach it."""
+    first, second, _ = seminar_masks(order)
+    own = np.argsort(order) + 1
+    return [own, first.sum(axis=1), (second @ first > 0).sum(axis=1), own]
+
+
+def path_counts(order: tuple[int, ...]) -> np.ndarray:
+    """Return the number of paths from each input (column) to each output (row)."""
+    first, second, last = seminar_masks(order)
+    return last @ second @ first
 
 
 def made_network() -> Figure:
@@ -327,27 +342,27 @@ def made_network() -> Figure:
     figure = Figure(figsize=(SLIDE_WIDTH / 72, 275 / 72))
     network, *mask_axes = figure.subplots(1, 4, gridspec_kw={"width_ratios": [2.2, 4 / 5, 1, 1]})
     network.set_axis_off()
-    layers = [INPUT_DEGREES, *HIDDEN_DEGREES, INPUT_DEGREES]
+    masks, layers = seminar_masks(NATURAL_ORDER), made_degrees(NATURAL_ORDER)
     places = [
-        [(j - (len(layer) - 1) / 2, depth) for j in range(len(layer))] for depth, layer in enumerate(layers)
+        [(unit - (len(layer) - 1) / 2, depth) for unit in range(len(layer))]
+        for depth, layer in enumerate(layers)
     ]
-    for depth, mask in enumerate(EXAMPLE_MASKS):
+    for depth, mask in enumerate(masks):
         for row, column in np.argwhere(mask):
             ends = zip(places[depth][column], places[depth + 1][row], strict=True)
             network.plot(*ends, color="#8fa3b5", linewidth=1.5, zorder=1)
     for depth, layer in enumerate(layers):
-        for j, (degree, (x, y)) in enumerate(zip(layer, places[depth], strict=True)):
+        for unit, (degree, (x, y)) in enumerate(zip(layer, places[depth], strict=True)):
             edge = BLUE if depth in (0, 3) else ORANGE
             circle = {"markerfacecolor": "white", "markeredgecolor": edge, "markeredgewidth": 2.2}
             network.plot(x, y, "o", markersize=24, zorder=2, **circle)
             network.text(x, y - 0.01, str(degree), ha="center", va="center_baseline", zorder=3)
-            if depth in (0, 3):
-                name, below = (f"$x_{j + 1}$", -0.3) if depth == 0 else (f"$\\hat{{x}}_{j + 1}$", 0.27)
-                network.text(
-                    x, y + below, name, ha="center", va="top" if depth == 0 else "bottom", fontsize=18
-                )
+            if depth == 0:
+                network.text(x, y - 0.3, f"$x_{unit + 1}$", ha="center", va="top", fontsize=18)
+            if depth == 3:
+                network.text(x, y + 0.3, f"$\\hat{{x}}_{unit + 1}$", ha="center", va="bottom", fontsize=18)
     network.set(xlim=(-2.4, 2.4), ylim=(-0.5, 3.55))
-    for axes, mask, depth in zip(mask_axes, EXAMPLE_MASKS, (1, 2, 3), strict=True):
+    for axes, mask, depth in zip(mask_axes, masks, (1, 2, 3), strict=True):
         draw_matrix(axes, mask, layers[depth], layers[depth - 1])
         axes.set_title(f"$M^{depth}$")
     return figure
@@ -375,13 +390,10 @@ def draw_matrix(
 def mask_product() -> Figure:
     """Draw the product of the masks, which counts paths, for the natural order and another one."""
     figure, axes = canvas(HALF_WIDTH, 190, columns=2)
-    for panel, order in zip(axes, ([1, 2, 3, 4], [3, 1, 4, 2]), strict=True):
-        degrees = np.array(order)
-        masks = made_masks([degrees, *HIDDEN_DEGREES, degrees])
-        paths = masks[2].astype(int) @ masks[1].astype(int) @ masks[0].astype(int)
-        names = [f"$x_{j}$" for j in range(1, 5)]
-        draw_matrix(panel, paths, names, names, numbers=True)
-        panel.set_title(f"degrees {', '.join(map(str, order))}")
+    names = [f"$x_{unit}$" for unit in range(1, 5)]
+    for panel, order in zip(axes, (NATURAL_ORDER, OTHER_ORDER), strict=True):
+        draw_matrix(panel, path_counts(order), names, names, numbers=True)
+        panel.set_title(f"degrees {', '.join(map(str, made_degrees(order)[0]))}")
     return figure
 
 
@@ -430,6 +442,19 @@ def wrong_order() -> Figure:
     axes.set_xticks(range(8), states)
     axes.set(xlabel="$x_1x_2x_3$", ylabel="probability", ylim=(0, 0.72), yticks=[0, 0.2, 0.4])
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.06))
+    return figure
+
+
+def made_samples() -> Figure:
+    """Draw test digits and a trained MADE's samples, its loop in the right and in the wrong order."""
+    stored = np.load(FOLDER / "made_samples.npz")
+    figure, rows = canvas(SLIDE_WIDTH, 170, columns=12, rows=3)
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
+    for panels, name in zip(rows, ("test", "own_order", "raster_order"), strict=True):
+        for panel, digit in zip(panels, stored[name].reshape(-1, 28, 28), strict=True):
+            draw_pixels(panel, digit, {True: INK}.get)
+            panel.spines[:].set(visible=True, color="#c9d3dc")
+        panels[0].set_ylabel({"test": "data", "own_order": "right", "raster_order": "wrong"}[name])
     return figure
 
 
@@ -709,7 +734,6 @@ def numbers() -> dict[str, object]:
     wrong = sample_in_order(three_bits(), [2, 0, 1], [0, 1, 2])
     binary_floor, binary_independent = binary_baselines()
     test = mnist()[1]
-    paths = EXAMPLE_MASKS[2] @ EXAMPLE_MASKS[1] @ EXAMPLE_MASKS[0]
     return {
         "eight_bit_independent": round(smoothed_independent_bits(), 2),
         "eight_bit_zlib": round(8 * len(zlib.compress(test.tobytes(), 9)) / test.size, 1),
@@ -726,8 +750,9 @@ def numbers() -> dict[str, object]:
         "receptive_field_3x10": receptive_field(2, 10, blocks=3),
         "receptive_field_seconds": round(receptive_field(2, 10, blocks=3) / 16_000, 2),
         "averaged_logits_total": round(averaged_logits_total(), 4),
+        "made_nats": round(float(np.load(FOLDER / "made_samples.npz")["nats"]), 1),
         "wrong_order_111": round(float(wrong[1, 1, 1]), 3),
-        "mask_paths_4_1": int(paths[3, 0]),
+        "mask_paths_4_1": int(path_counts(NATURAL_ORDER)[3, 0]),
         "blind_pixels": int(blind_pixels(pixelcnn_response).sum()),
         "mu_law_snr_quiet": round(signal_to_noise(0.01, companded=True)),
         "linear_snr_quiet": round(signal_to_noise(0.01, companded=False)),
@@ -747,6 +772,7 @@ FIGURES = {
         made_network,
         mask_product,
         wrong_order,
+        made_samples,
         mu_law_curve,
         dilated_tree,
         cached_sampling,
