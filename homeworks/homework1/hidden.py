@@ -44,8 +44,8 @@ training                                               nats per test image
 7 epochs as the solution, without the hidden layers    102.4
 =====================================================  ====================
 
-The bound lies 2.4 nats, ten standard errors, below what the direct connection reaches alone, and 6.6 nats above
-the solution; plain Adam passes after 6 epochs. So it asks for hidden layers that work, and not for patience.
+The bound lies 2.4 nats, ten standard errors, below what the direct connection reaches alone, and 6.6 nats
+above the solution; plain Adam passes after 6 epochs. It asks for hidden layers that work, not for patience.
 
 The file alone is judged: a connection that `STEP` forbids is refused even if its weight is tiny, so a model
 that sees what it predicts gets nothing. Masked weights are all that is needed: this question does not
