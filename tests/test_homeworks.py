@@ -154,6 +154,20 @@ def test_student_version_holds_no_solution(homework):
 
 
 @each
+def test_blank_runs_to_its_end(homework, tmp_path, monkeypatch):
+    """Every check of a blank raises, and nothing raises that is not tagged for it."""
+    monkeypatch.chdir(tmp_path)  # where no trained weights are
+    names, raised = {"__name__": "__main__"}, set()
+    for cell in code_cells(student_version(solution(homework))):
+        try:
+            exec(compile(cell.source, cell.id, "exec"), names)
+        except Exception:
+            assert "raises-exception" in cell.metadata.get("tags", []), cell.id
+            raised.add(marks(cell).grade_id)
+    assert {f"check_{name}" for name in checks(homework)} <= raised
+
+
+@each
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_reference_is_right(homework, seed):
     for question in questions(homework):
