@@ -1,4 +1,10 @@
-"""Grade a folder of submissions: one process for each, so that none can stop the others."""
+"""Grade a folder of submissions: one process for each, so that none can stop the others.
+
+A submission is `ok`, `unreadable` (no notebook), `stopped` (the sandbox had to be killed) or `failed` (the
+grader's own fault; graded again by the next run). A question is `ok`, `wrong`, `error` (the code raised or
+ended), `timeout`, `blank` (nothing filled in), `missing` (no answer cell, no weights) or `manual` (for a
+teacher to mark).
+"""
 
 import importlib.util
 import json
@@ -149,7 +155,11 @@ def _grade_and_save(homework: Homework, one: Submission, sandbox: Sandbox, out: 
             question.update(status="missing", message="the notebook could not be read")
     else:
         result["notes"] += rebuilt.notes
-        outcome = sandbox.run(rebuilt.code, homework.cases, homework.limits)
+        for question in homework.questions:
+            _look(question, rebuilt, result["questions"][question.id])
+        asked = {name for name, entry in result["questions"].items() if not entry["status"]}
+        cases = {name: cases for name, cases in homework.cases.items() if name in asked}
+        outcome = sandbox.run(rebuilt.code, cases, homework.limits)
         if not outcome.ready:
             raise RuntimeError(f"the sandbox did not start: {outcome.stopped} {outcome.stderr}")
         _judge_all(homework, rebuilt, outcome, weights, result)
@@ -192,14 +202,10 @@ def _judge_all(
             )
     for question in homework.questions:
         entry = result["questions"][question.id]
-        answers = [name for name in rebuilt.answers if question.owns(name)]
-        if answers and not any(rebuilt.answers[name] for name in answers):
-            entry.update(status="missing", message="the answer cell is gone")
-        elif answers and rebuilt.blank.issuperset(answers):
-            entry.update(status="blank", message="no answer")
-        elif question.manual:
-            entry.update(status="manual", message="to be marked by a teacher")
-        elif stopped and not any(name.split("/")[0] == question.id for name in outcome.frames):
+        if entry["status"]:
+            continue
+        runs = any(case.driver for case in homework.cases[question.id])
+        if stopped and runs and not any(name.split("/")[0] == question.id for name in outcome.frames):
             kind = "timeout" if "long" in stopped else "error"
             entry.update(status=kind, message=f"the run was stopped: it {stopped}")
         else:
@@ -217,6 +223,17 @@ def _judge_all(
     result["score"] = sum(entry["score"] for entry in result["questions"].values())
 
 
+def _look(question: Question, rebuilt: Rebuilt, entry: dict) -> None:
+    """Settle a question that nothing needs to be run for."""
+    answers = [name for name in rebuilt.answers if question.owns(name)]
+    if answers and not any(rebuilt.answers[name] for name in answers):
+        entry.update(status="missing", message="the answer cell is gone")
+    elif answers and rebuilt.blank.issuperset(answers):
+        entry.update(status="blank", message="no answer")
+    elif question.manual:
+        entry.update(status="manual", message="to be marked by a teacher")
+
+
 def _empty_result(homework: Homework, one: Submission, sandbox: Sandbox) -> dict:
     return {
         "student": one.student,
@@ -227,7 +244,7 @@ def _empty_result(homework: Homework, one: Submission, sandbox: Sandbox) -> dict
         "sandbox": sandbox.kind,
         "notes": list(one.notes),
         "questions": {
-            question.id: {"score": 0, "max": question.points, "status": "missing", "message": ""}
+            question.id: {"score": 0, "max": question.points, "status": "", "message": ""}
             for question in homework.questions
         },
     }
