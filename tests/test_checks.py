@@ -462,8 +462,28 @@ def test_flow_checks_catch_other_bugs():
     for check in (checks.log_det, checks.invertible):
         with pytest.raises(CheckFailed):
             check(Singular(), x)
+    with pytest.raises(CheckFailed, match="log_det of example"):  # the inverse's
+        checks.log_det(lambda x: (2 * x, torch.full((len(x),), -3 * math.log(2))), x)
     with pytest.raises(CheckFailed, match="gradient"):
         checks.log_det(lambda x: (x.detach() * 2, torch.full((len(x),), 3 * math.log(2))), x)
+
+
+def test_many_layers_that_are_ill_conditioned_together_are_not_accused():
+    class Linear(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.W = nn.Parameter(torch.linalg.qr(torch.randn(8, 8)).Q)
+
+        def forward(self, x):
+            return x @ self.W, torch.linalg.slogdet(self.W).logabsdet.expand(len(x))
+
+        def inverse(self, z):
+            return z @ torch.linalg.inv(self.W)
+
+    flow = Flow()
+    flow.layers = nn.ModuleList(Linear() for _ in range(24))
+    checks.invertible(flow, torch.randn(4, 8))
+    checks.log_det(flow, torch.randn(4, 8))
 
 
 def test_flows_that_break_the_contract_are_told_so():
@@ -645,6 +665,7 @@ SAMPLE_BUGS = {
     ),
     "outside the window": (lambda n: torch.randn(n) + 100 * (torch.rand(n) < 0.01), STANDARD.log_prob),
     "not normalised": (lambda n: torch.randn(n, 2), lambda x: normal_2d(x) + 0.1),
+    "almost normalised": (lambda n: torch.randn(n, 2), lambda x: normal_2d(x) + 0.005),
     "the same sample": (lambda n: torch.randn(1).expand(n), STANDARD.log_prob),
     "not a number": (lambda n: torch.randn(n).log(), STANDARD.log_prob),
     "shape": (lambda n: torch.randn(2, n), normal_2d),
