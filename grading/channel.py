@@ -62,7 +62,7 @@ def converse(
     selector = selectors.DefaultSelector()
     selector.register(process.stdout, selectors.EVENT_READ)
     selector.register(process.stdin, selectors.EVENT_WRITE)
-    looked = 0.0
+    looked, asked = 0.0, False
     while True:
         for key, _ in selector.select(0.1):
             if key.fileobj is process.stdin:
@@ -83,8 +83,8 @@ def converse(
             for name, data in _frames(received):
                 if name == "ready":
                     outcome.ready = True
-                elif name == "cells" and not outcome.cells:
-                    outcome.cells = _cell_reports(data, len(cells))
+                elif name == "cells" and not asked:
+                    outcome.cells, asked = _cell_reports(data, len(cells)), True
                     unsent = memoryview(pack("cases", _cases(questions)))
                     selector.register(process.stdin, selectors.EVENT_WRITE)
                 elif len(outcome.frames) < 10_000:

@@ -410,6 +410,15 @@ def test_other_file_name_is_graded_with_a_note(graded):
     assert "my homework (1).ipynb" in result["notes"][0]
 
 
+def test_weights_must_be_a_plain_file_beside_the_notebook(graded, homework, tmp_path):
+    assert result_of(graded, "=cmd|' !A0")["questions"]["q3"]["status"] == "missing"
+    put(tmp_path / "anna", reference(), weights=False)
+    (tmp_path / "anna/hw9_q3.safetensors").symlink_to("/etc/passwd")
+    (one,), _ = submission.collect(tmp_path, "hw9.ipynb")
+    _, weights, notes, _ = batch._read(batch.load(homework, 0), one)
+    assert weights == {} and "a link" in notes[0]
+
+
 def test_table_has_one_row_for_each_and_no_formula(graded):
     rows = list(csv.DictReader((graded / "grades.csv").open(newline="")))
     columns = ["student", "status", "score", "max", "q1", "q2", "q3", "q4", "notes", "sandbox"]
