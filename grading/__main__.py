@@ -31,7 +31,9 @@ def parser() -> argparse.ArgumentParser:
     grade.add_argument(
         "--out", type=Path, required=True, help="folder for grades.csv and a folder per student"
     )
-    grade.add_argument("--jobs", type=int, default=1, help="submissions at a time (default 1)")
+    grade.add_argument(
+        "--jobs", type=int, default=1, help="submissions at a time, at most one per core (default 1)"
+    )
     grade.add_argument(
         "--seed", type=int, help="of the hidden inputs (default: kept in OUT, or a new secret)"
     )

@@ -10,6 +10,7 @@ import importlib.util
 import json
 import multiprocessing
 import multiprocessing.connection
+import os
 import secrets
 import sys
 import time
@@ -94,44 +95,57 @@ def seed_of(out: Path, given: int | None) -> int:
 def grade_all(
     homework: Homework, submissions: list[Submission], sandbox: Sandbox, out: Path, jobs: int
 ) -> list[dict]:
-    """Grade every submission, `jobs` at a time, write its results and return them."""
+    """Grade every submission, `jobs` at a time, write its results and return them.
+
+    Each of the jobs keeps to a core of its own, where there are as many: a submission that starts hundreds of
+    busy processes takes no time from the others.
+    """
     import torch
 
     torch.set_num_threads(1)  # before any fork: references are computed in the children
     waiting, running, results = list(reversed(submissions)), {}, {}
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [None]
+    free = [cores[job % len(cores)] for job in range(jobs)]
     context = multiprocessing.get_context("fork")
     limit = homework.limits.total_seconds * 2 + homework.limits.question_seconds * len(homework.questions)
     try:
         while waiting or running:
-            while waiting and len(running) < jobs:
-                one = waiting.pop()
-                process = context.Process(target=_grade_and_save, args=(homework, one, sandbox, out))
+            while waiting and free:
+                one, core = waiting.pop(), free.pop()
+                process = context.Process(target=_grade_and_save, args=(homework, one, sandbox, out, core))
                 process.start()
-                running[process] = (one, time.monotonic())
+                running[process] = (one, core, time.monotonic())
             multiprocessing.connection.wait([process.sentinel for process in running], timeout=1.0)
-            for process, (one, started) in list(running.items()):
-                late = time.monotonic() - started > limit + VERIFY_SECONDS
-                if process.is_alive() and not late:
+            for process, (one, core, started) in list(running.items()):
+                seconds = time.monotonic() - started
+                if process.is_alive() and seconds < limit + VERIFY_SECONDS:
                     continue
                 process.kill()
                 process.join()
                 del running[process]
-                code = process.exitcode
-                results[one.student] = result = _saved(homework, one, sandbox, out, code)
-                seconds = time.monotonic() - started
-                print(
-                    f"[{len(results)}/{len(submissions)}] {report.plain(one.student)}: {result['status']}, "
-                    f"{result['score']:g} of {result['max']:g}, {seconds:.1f} s",
-                    flush=True,
-                )
+                free.append(core)
+                results[one.student] = result = _saved(homework, one, sandbox, out, process.exitcode)
+                _print_line(f"{len(results)}/{len(submissions)}", result, seconds)
     finally:
         for process in running:
             process.kill()
     return [results[one.student] for one in submissions]
 
 
-def _grade_and_save(homework: Homework, one: Submission, sandbox: Sandbox, out: Path) -> None:
+def _print_line(count: str, result: dict, seconds: float) -> None:
+    points = f"{result['score']:g} of {result['max']:g}"
+    print(
+        f"[{count}] {report.plain(result['student'])}: {result['status']}, {points}, {seconds:.1f} s",
+        flush=True,
+    )
+
+
+def _grade_and_save(
+    homework: Homework, one: Submission, sandbox: Sandbox, out: Path, core: int | None
+) -> None:
     """Grade one submission in a process of its own; keep an earlier result of the same files."""
+    if core is not None:
+        os.sched_setaffinity(0, {core})
     folder = report.folder_of(out, one.student)
     raw, weights, notes, reason = _read(homework, one)
     files = [name.encode() + data for name, data in sorted(weights.items())]

@@ -188,7 +188,7 @@ def docker_command(limits: Limits, name: str) -> list[str]:
         "--security-opt",
         "no-new-privileges",
     ]
-    command += ["--pids-limit", str(limits.processes), "--shm-size", str(limits.disk_bytes)]
+    command += ["--cpus", "1", "--pids-limit", str(limits.processes), "--shm-size", str(limits.disk_bytes)]
     command += ["--memory", str(limits.memory_bytes), "--memory-swap", str(limits.memory_bytes)]
     command += ["--tmpfs", f"/tmp:rw,mode=1777,size={limits.disk_bytes},nr_inodes={limits.files}"]
     for variable, value in environment("/tmp").items():

@@ -2,8 +2,8 @@
 
 Refused are calls that allocate memory that no limit of a process counts (memfd, System V and POSIX queues,
 io_uring, keyrings), that reach past the network namespace (sockets other than UNIX and IP, such as VSOCK to a
-host), that make namespaces or mounts, and that look into other processes. The program is classic BPF, made of
-8-byte instructions (see References), so that no library is needed.
+host), that leave the core of the job, that make namespaces or mounts, and that look into other processes. The
+program is classic BPF, made of 8-byte instructions (see References), so that no library is needed.
 
 References: Linux kernel, "Seccomp BPF (SECure COMPuting with filters)",
 https://www.kernel.org/doc/html/latest/userspace-api/seccomp_filter.html
@@ -32,6 +32,7 @@ REFUSED = {
     "ptrace": (101, 117),
     "process_vm_readv": (310, 270),
     "process_vm_writev": (311, 271),
+    "sched_setaffinity": (203, 122),
     "unshare": (272, 97),
     "setns": (308, 268),
     "mount": (165, 40),

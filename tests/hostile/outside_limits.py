@@ -1,4 +1,4 @@
-# Takes memory that no process owns: anonymous files and System V segments.
+# Takes what no limit of a process counts: anonymous files, System V segments, namespaces, other cores.
 # ruff: noqa
 import ctypes
 import os
@@ -11,6 +11,11 @@ except OSError:
     pass
 if libc.shmget(0, 1 << 30, 0o1600) >= 0:
     print("GOT shm")
+try:
+    os.sched_setaffinity(0, range(os.cpu_count()))
+    print("GOT every core")
+except OSError:
+    pass
 if libc.unshare(0x10000000) == 0:
     print("GOT user namespace")
 if libc.syscall(425, 8, None) >= 0:
