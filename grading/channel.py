@@ -94,7 +94,7 @@ def converse(
             outcome.stopped = f"sent more than {OUTPUT_LIMIT >> 20} MiB"
         elif now > end:
             outcome.stopped = "took too long"
-        elif watched and now - looked > 0.1:
+        elif watched and now - looked > 0.2:
             looked = now
             outcome.stopped = watchdog.excess(process.pid, limits, files=outcome.ready and kind == "bwrap")
         if outcome.stopped or (process.poll() is not None and not selector.select(0.0)):

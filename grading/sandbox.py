@@ -52,7 +52,7 @@ class Sandbox:
     def run(self, cells: list[str], questions: dict[str, list[Case]], limits: Limits) -> Outcome:
         """Run the cells, then the cases of the questions; return what came back, once the sandbox is dead."""
         name = f"grading-{secrets.token_hex(8)}"
-        with tempfile.TemporaryDirectory(prefix=name) as folder, tempfile.TemporaryFile() as errors:
+        with tempfile.TemporaryDirectory(prefix=name) as folder:
             read_end, write_end = os.pipe()
             os.write(write_end, seccomp.program() or b"")
             os.close(write_end)
@@ -60,7 +60,7 @@ class Sandbox:
                 [part.replace("{seccomp}", str(read_end)) for part in self.command(limits, name)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=errors,
+                stderr=subprocess.PIPE,  # nobody reads it meanwhile: it holds the little that bwrap says
                 env=environment(folder) if self.kind == "none" else _own_environment(),
                 cwd=folder if self.kind == "none" else "/",
                 pass_fds=[read_end],
@@ -72,8 +72,9 @@ class Sandbox:
                 outcome = converse(process, cells, questions, limits, kind=self.kind)
             finally:
                 _end(process, name if self.kind == "docker" else None)
-            errors.seek(0)
-            outcome.stderr = errors.read(4000).decode("utf-8", "replace")
+            os.set_blocking(process.stderr.fileno(), False)
+            outcome.stderr = (process.stderr.read(4000) or b"").decode("utf-8", "replace")
+            process.stderr.close()
         return outcome
 
 
