@@ -46,7 +46,10 @@ def secret_lines() -> list[str]:
     taught += [text_of(path) for path in [*ROOT.glob("seminars/*/*.ipynb"), *ROOT.glob("dgm_utils/*.py")]]
     lines = {line.strip() for text in secrets for line in text.splitlines()}
     public = "\n".join(taught)
-    return sorted(line for line in lines if len(line) >= 25 and line not in public)
+    imports = ("import ", "from ")
+    return sorted(
+        line for line in lines if len(line) >= 25 and line not in public and not line.startswith(imports)
+    )
 
 
 def leaks(edition: Path) -> list[tuple[str, str]]:
