@@ -43,6 +43,22 @@ def inflated(pdf: bytes) -> bytes:
     return b"\n".join(parts)
 
 
+def missing_glyphs(pdf: bytes) -> int:
+    """Count the characters that are printed as the box for "the font has no such glyph", number 0."""
+    string = rb"\(((?:[^()\\]|\\.|\((?:[^()\\]|\\.)*\))*)\)"
+    letters = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"b": b"\b", b"f": b"\f"}
+
+    def unescaped(escape: re.Match) -> bytes:
+        return bytes([int(escape[1], 8)]) if escape[1].isdigit() else letters.get(escape[1], escape[1])
+
+    missing = 0
+    for block in re.finditer(rb"BT 0 Tr/f.*?\nET\n", inflated(pdf), re.S):
+        for text in re.findall(string, block[0], re.S):
+            glyphs = np.frombuffer(re.sub(rb"\\([0-7]{1,3}|.)", unescaped, text, flags=re.S), dtype=">u2")
+            missing += int((glyphs == 0).sum())
+    return missing
+
+
 def pages(pdf: bytes) -> int:
     return len(re.findall(rb"/Type\s*/Page\b", inflated(pdf)))
 
@@ -99,6 +115,16 @@ def test_pdf_is_accessible_and_undated(deck, name):
         b"NewCMMath",
     }
     assert b"/Subtype/Image" not in pdf.replace(b" ", b""), "a bitmap in the PDF: draw it as vectors"
+
+
+@each_deck
+def test_every_character_is_in_its_font(deck):
+    assert missing_glyphs(deck.with_name(f"{deck.stem}-handout.pdf").read_bytes()) == 0
+
+
+def test_a_character_without_a_glyph_is_found(build):
+    assert missing_glyphs(build(r"text, $ sum_i x_i\/theta >= words(theta) $")) == 0
+    assert missing_glyphs(build("漢 and 字")) == 2
 
 
 @each_deck

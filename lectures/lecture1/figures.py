@@ -94,11 +94,11 @@ def kl_is_the_gap() -> Figure:
         right.plot([mean, mean], [entropy, value], color=colour, linewidth=1.8)
         right.plot(mean, value, "o", color=colour, markersize=8)
     right.annotate(
-        r"entropy of $\pi$: the floor", (3, entropy), (3.0, entropy - 0.13), ha="right", va="center"
+        r"entropy of $\pi$: the floor", (3, entropy), (3.0, entropy - 0.19), ha="right", va="center"
     )
     right.annotate("KL", (2.1, entropy + 0.5), color=RED, va="center")
     right.set(
-        xlabel=r"$\mu$ of the model $\mathcal{N}(\mu,\,1.6^2)$", ylabel="nats", ylim=(entropy - 0.27, None)
+        xlabel=r"$\mu$ of the model $\mathcal{N}(\mu,\,1.6^2)$", ylabel="nats", ylim=(entropy - 0.4, None)
     )
     return figure
 
@@ -364,7 +364,8 @@ def made_network() -> Figure:
     network.set(xlim=(-2.4, 2.4), ylim=(-0.5, 3.55))
     for axes, mask, depth in zip(mask_axes, masks, (1, 2, 3), strict=True):
         draw_matrix(axes, mask, layers[depth], layers[depth - 1])
-        axes.set_title(f"$M^{depth}$")
+        axes.set(title=f"$M^{depth}$", xlabel="from")
+    mask_axes[0].set_ylabel("to")
     return figure
 
 
@@ -390,9 +391,10 @@ def draw_matrix(
 def mask_product() -> Figure:
     """Draw the product of the masks, which counts paths, for the natural order and another one."""
     figure, axes = canvas(HALF_WIDTH, 190, columns=2)
-    names = [f"$x_{unit}$" for unit in range(1, 5)]
+    inputs, outputs = ([f"${name}_{unit}$" for unit in range(1, 5)] for name in ("x", r"\hat{x}"))
     for panel, order in zip(axes, (NATURAL_ORDER, OTHER_ORDER), strict=True):
-        draw_matrix(panel, path_counts(order), names, names, numbers=True)
+        draw_matrix(panel, path_counts(order), outputs, inputs, numbers=True)
+        panel.tick_params(labelsize=17)
         panel.set_title(f"degrees {', '.join(map(str, made_degrees(order)[0]))}")
     return figure
 
@@ -736,7 +738,7 @@ def numbers() -> dict[str, object]:
     test = mnist()[1]
     return {
         "eight_bit_independent": round(smoothed_independent_bits(), 2),
-        "eight_bit_zlib": round(8 * len(zlib.compress(test.tobytes(), 9)) / test.size, 1),
+        "eight_bit_zlib": round(8 * len(zlib.compress(test.tobytes(), 9)) / test.size, 3),
         "binary_floor": round(binary_floor, 1),
         "binary_independent": round(binary_independent, 1),
         "eighty_nats_in_bits": round(80 / (784 * np.log(2)), 3),
