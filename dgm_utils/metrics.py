@@ -386,7 +386,7 @@ def factor_vae_score(
     least variance relative to its variance over all examples. A majority vote is fitted to the first half.
 
     Args:
-        codes: ``(N, d)``; those of variance below 1e-4 of the greatest do not vote.
+        codes: ``(N, d)``; a constant one does not vote.
         factors: integers ``(N, C)``.
         votes: number of votes, half of them to fit.
         batch: examples in a vote.
@@ -397,7 +397,6 @@ def factor_vae_score(
     """
     codes, factors = _codes_and_factors(codes, factors)
     generator, variance = np.random.default_rng(seed), codes.var(0)
-    variance[variance < 1e-4 * variance.max()] = 0
     table = np.zeros((2, codes.shape[1], factors.shape[1]))  # votes (fitting or testing, code, factor)
     for vote in range(votes):
         k = generator.integers(factors.shape[1])

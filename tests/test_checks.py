@@ -505,6 +505,22 @@ def test_flows_that_break_the_contract_are_told_so():
         checks.invertible(nn.Linear(2, 2), torch.randn(4, 2))
 
 
+def test_a_scale_stays_positive():
+    class Scale(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(1, 3))
+
+        def forward(self, x):
+            return x * self.scale, self.scale.log().sum().expand(len(x))
+
+        def inverse(self, z):
+            return z / self.scale
+
+    for check in (checks.invertible, checks.log_det):
+        check(Scale(), torch.randn(4, 3))
+
+
 def test_a_squeeze_may_change_the_shape():
     class Squeeze(nn.Module):
         def forward(self, x):
@@ -596,6 +612,12 @@ def test_a_flow_integrates_to_one_and_samples_its_density():
 def test_sums_to_one_catches(log_prob):
     with pytest.raises(CheckFailed):
         checks.sums_to_one(log_prob, 6)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_densities_that_are_not_numbers_are_named(value):
+    with pytest.raises(CheckFailed, match=r"NaN or \+inf at 1 of 64"):
+        checks.sums_to_one(lambda x: torch.where(x.sum(1) == 0, value, -6 * math.log(2)), 6)
 
 
 @pytest.mark.parametrize("dim, values", [(0, 2), (5, 1), (30, 2)])

@@ -299,9 +299,16 @@ def test_known_scores(factors):
     assert shared.completeness == pytest.approx(1 - math.log(2) / math.log(6), abs=0.05)
     # Uninformative codes leave the majority vote at chance.
     assert metrics.factor_vae_score(noise(factors), factors, votes=4000) == pytest.approx(1 / 3, abs=0.06)
-    # A dead code, however small its variance in a batch, does not vote.
-    dead = torch.cat([disentangled(factors), 1e-9 * torch.randn(len(factors), 1)], 1)
-    assert metrics.factor_vae_score(dead, factors) > 0.99
+    # Codes that say nothing, constant or not, and scales of codes change nothing.
+    noisy = factors + 0.2 * torch.randn(factors.shape)
+    for silent in (
+        torch.zeros(len(factors), 1),
+        torch.randn(len(factors), 1),
+        1e-9 * torch.randn(len(factors), 1),
+    ):
+        codes = torch.cat([noisy * torch.tensor([1.0, 30.0, 0.1]), silent], 1)
+        assert metrics.factor_vae_score(codes, factors) > 0.98
+        assert metrics.dci(codes, factors).disentanglement > 0.9
 
 
 def test_disentanglement_scores_refuse_bad_arguments(factors):
