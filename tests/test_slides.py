@@ -52,7 +52,7 @@ def missing_glyphs(pdf: bytes) -> int:
         return bytes([int(escape[1], 8)]) if escape[1].isdigit() else letters.get(escape[1], escape[1])
 
     missing = 0
-    for block in re.finditer(rb"BT 0 Tr/f.*?\nET\n", inflated(pdf), re.S):
+    for block in re.finditer(rb" 0 Tr/f.*?\nET\n", inflated(pdf), re.S):
         for text in re.findall(string, block[0], re.S):
             glyphs = np.frombuffer(re.sub(rb"\\([0-7]{1,3}|.)", unescaped, text, flags=re.S), dtype=">u2")
             missing += int((glyphs == 0).sum())
