@@ -344,6 +344,22 @@ def run(*arguments):
     return run_notebooks.main([str(argument) for argument in arguments])
 
 
+@pytest.mark.parametrize(
+    ("checks", "failure", "said"),
+    [
+        ((0, 0), None, "-"),
+        ((3, 3), None, "3 passed"),
+        ((16, 19), None, "16 passed, 3 failed on purpose"),
+        ((0, 1), None, "0 passed, 1 failed on purpose"),
+        ((16, 19), "cell 3: CheckFailed", "16 passed, 3 failed"),
+    ],
+)
+def test_a_failed_check_is_on_purpose_when_the_notebook_goes_on(checks, failure, said):
+    report = run_notebooks.Report(Path("s.ipynb"), 1.0, "CPU", checks=checks, failure=failure)
+    line = run_notebooks.table([report]).splitlines()[-1]
+    assert re.search(rf"CPU +{said} +- +{'FAILED' if failure else 'ok'}$", line)
+
+
 def test_runner_reports_failures_with_their_cell_and_goes_on(tmp_path, capsys):
     write(tmp_path / "nb/dead.ipynb", code("a = 1"), code("import os\nos._exit(1)"), code("b = 2"))
     write(tmp_path / "nb/fails.ipynb", new_markdown_cell("text"), code("def f():\n    return 1 / 0\nf()"))
@@ -372,7 +388,7 @@ def test_runner_reports_failures_with_their_cell_and_goes_on(tmp_path, capsys):
     assert [lines[f"nb/{name}.ipynb"].split()[-1] for name in ("dead", "fails", "hangs", "broken")] == [
         "FAILED"
     ] * 4
-    assert re.search(r"MiB +CPU +1 of 1 +1 of 1 +ok$", lines["nb/works.ipynb"])
+    assert re.search(r"MiB +CPU +1 passed +1 of 1 +ok$", lines["nb/works.ipynb"])
     executed = nbformat.read(out / "full/nb/works/works.ipynb", as_version=4)
     assert executed.cells[-1].outputs[0].text == "full\n"
     assert json.loads((out / "full/nb/works/results/s.full.json").read_text())[0]["model"] == "MADE"
