@@ -8,7 +8,7 @@ single precision if it refuses double.
 The checks of structure (`autoregressive`, `dependence`, `invertible`, `log_det`) judge a module in eval mode
 at eight draws of its parameters from N(0, 1/fan_in), as zero-initialised layers and dead units hide mistakes.
 Buffers stay, and so do parameters frozen by ``requires_grad=False`` (a mask, a permutation) unless the whole
-module is frozen. Vectors that are all about one positive number are taken for scales and drawn around one.
+module is frozen.
 
 Where the environment variable ``DGM_CHECKS`` names a file, every check appends one JSON line to it.
 """
@@ -32,7 +32,8 @@ Interval = tuple[float, float]
 
 DRAWS = 8
 # Where a model overflows (exponentials of unbounded scales, say), a draw is repeated with smaller parameters.
-# 0 is a small step from the given parameters: many random layers may be ill-conditioned at any size.
+# 0 is a small step from the given parameters, for scales that must be positive and for deep flows: many random
+# layers are ill-conditioned together at any size.
 GAINS = (1.0, 0.3, 0.1, 0.03, 0.0)
 Z_MAX = 4.5  # standard errors; one false alarm in 150,000
 
@@ -687,14 +688,8 @@ def _draws(check: str, f: Callable, measure: Callable[[int], Any]) -> Iterator[A
         for gain in GAINS if parameters else GAINS[:1]:
             for p, given in parameters:
                 noise = torch.randn(p.shape, generator=generator, dtype=torch.float64).to(p)
-                is_vector = p.numel() == max(p.shape, default=1)
-                fan_in = p.numel() if is_vector else p[0].numel()
-                if gain == 0:
-                    p.data = given + 0.05 * noise / math.sqrt(fan_in)
-                elif is_vector and given.mean() > 3 * given.std(correction=0):  # a scale
-                    p.data = (0.3 * gain * noise).exp()
-                else:
-                    p.data = gain * noise / math.sqrt(fan_in)
+                noise /= math.sqrt(p[0].numel() if p.ndim > 1 else p.numel())  # fan-in
+                p.data = gain * noise if gain else given + 0.05 * noise
             if (result := measure(draw)) is not None:
                 yield result
                 break

@@ -505,7 +505,7 @@ def test_flows_that_break_the_contract_are_told_so():
         checks.invertible(nn.Linear(2, 2), torch.randn(4, 2))
 
 
-def test_a_scale_stays_positive():
+def test_a_scale_that_must_be_positive_is_not_accused():
     class Scale(nn.Module):
         def __init__(self):
             super().__init__()
