@@ -32,8 +32,8 @@ Interval = tuple[float, float]
 
 DRAWS = 8
 # Where a model overflows (exponentials of unbounded scales, say), a draw is repeated with smaller parameters.
-# 0 is a small step from the given parameters, for scales that must be positive and for deep flows: many random
-# layers are ill-conditioned together at any size.
+# 0 is a small step from the given parameters, for scales that must be positive and for deep flows: many
+# random layers are ill-conditioned together at any size.
 GAINS = (1.0, 0.3, 0.1, 0.03, 0.0)
 Z_MAX = 4.5  # standard errors; one false alarm in 150,000
 

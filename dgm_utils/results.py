@@ -53,9 +53,9 @@ def table(rows: Sequence[Mapping[str, Any]], *, notebook: str, profile: str) -> 
     A row is a dict with ``model``, ``metric``, ``unit``, ``value`` and optionally ``std`` and ``n_seeds``
     (over seeds), ``published`` and ``source``, ``target`` (what the value is held to; lower is better unless
     ``higher_is_better`` is true), ``seconds`` (of training), ``device``, ``parameters`` (their number), or
-    anything else. Each row gains ``device``, ``profile``, ``torch`` (its version) and ``reached`` (None without
-    a target). Where the environment variable ``DGM_RESULTS`` names a directory, the rows are written there, as
-    ``NOTEBOOK.PROFILE.json``, whole or not at all.
+    anything else. Each row gains ``device``, ``profile``, ``torch`` (its version) and ``reached`` (None
+    without a target). Where the environment variable ``DGM_RESULTS`` names a directory, the rows are written
+    there, as ``NOTEBOOK.PROFILE.json``, whole or not at all.
 
     Raises:
         ValueError: a row lacks a required entry, or its value is not a number.
