@@ -80,7 +80,7 @@ class CategoricalMADE(nn.Module):
         return self.layer(one_hot).unflatten(1, (self.dim, self.values)).movedim(1, 2)
 
     def log_prob(self, x):
-        return -F.cross_entropy(self(x), x, reduction="none").sum(1)
+        return Categorical(logits=self(x).movedim(1, -1)).log_prob(x).sum(1)
 
 
 class MaskedConv(nn.Conv2d):
