@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from itertools import islice, pairwise
 from pathlib import Path
@@ -292,10 +292,10 @@ def curve_marginal() -> Figure:
     seen = np.array([[0.0, 0.5]])
     posterior = curve_joint(seen, z)[0]
     posterior /= np.trapezoid(posterior, z)
-    figure, axes = canvas(SLIDE_WIDTH, 190, columns=3, width_ratios=[0.8, 1.2, 1])
+    figure, axes = canvas(SLIDE_WIDTH, 192, columns=3, width_ratios=[0.8, 1.2, 1])
     axes[0].fill_between(z, stats.norm.pdf(z), color=PALE)
     axes[0].plot(z, stats.norm.pdf(z), color=MUTED)
-    axes[0].set(title="$p(z)$", xlabel="$z$", xlim=(-3.2, 3.2), ylim=(0, 0.47))
+    axes[0].set(title="$p(z)$", xlabel="$z$", xlim=(-3.17, 3.17), ylim=(0, 0.47))
     hide_left(axes[0])
     levels = density.max() * np.array([0.01, 0.04, 0.09, 0.16, 0.25, 0.4, 0.6, 0.8, 1])
     axes[1].contourf(first, second, density, levels=levels, cmap="Blues")
@@ -306,7 +306,7 @@ def curve_marginal() -> Figure:
     axes[1].set(ylim=(-1.9, 2.4))
     axes[2].plot(z, posterior, color=RED)
     axes[2].fill_between(z, posterior, color=RED, alpha=0.2)
-    axes[2].set(title=r"$p(z\,|\,x)$", xlabel="$z$", xlim=(-3.2, 3.2), ylim=(0, None))
+    axes[2].set(title=r"$p(z\,|\,x)$", xlabel="$z$", xlim=(-3.17, 3.17), ylim=(0, None))
     hide_left(axes[2])
     return figure
 
@@ -921,8 +921,25 @@ def numbers() -> dict[str, object]:
     }
 
 
+def settled(draw: Callable[[], Figure]) -> Callable[[], Figure]:
+    """Make a figure keep its axes where the layout solver puts them, rounded.
+
+    The solver's last digit differs between runs, and the names of clip paths in an SVG depend on it.
+    """
+
+    def drawn() -> Figure:
+        figure = draw()
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+        for axes in figure.axes:
+            axes.set_position(np.round(axes.get_position().bounds, 5))
+        return figure
+
+    return drawn
+
+
 FIGURES = {
-    draw.__name__: draw
+    draw.__name__: settled(draw)
     for draw in (
         medical_test,
         posterior_shrinks,
