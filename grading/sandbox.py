@@ -143,6 +143,8 @@ def bwrap_command(bwrap: str, limits: Limits, *, unprivileged: bool) -> list[str
     command = [bwrap, *spaces, "--die-with-parent", "--new-session", "--clearenv", "--hostname", "sandbox"]
     system = ["/usr/lib", "/usr/lib64", "/usr/bin", "/etc/ld.so.cache", "/etc/alternatives"]
     course = sorted({sys.prefix, sys.base_prefix, str(_package())} - {"/usr"})
+    # First of all: what is mounted on /tmp later would hide a course that lies there.
+    command += [*size, "/tmp"]
     for folder in sorted(
         {parent for path in [*system, *course] for parent in Path(path).parents} - {Path("/")}
     ):
@@ -167,7 +169,7 @@ def bwrap_command(bwrap: str, limits: Limits, *, unprivileged: bool) -> list[str
         "--remount-ro",
         "/dev",
     ]
-    command += [*size, "/dev/shm", *size, "/tmp", "--remount-ro", "/", "--chdir", "/tmp"]
+    command += [*size, "/dev/shm", "--remount-ro", "/", "--chdir", "/tmp"]
     for name, value in environment("/tmp").items():
         command += ["--setenv", name, value]
     if seccomp.program():

@@ -825,6 +825,13 @@ def test_process_that_dies_fails_its_own_submission_only(homework, tmp_path, mon
     assert not (tmp_path / "out/anna/submission.sha256").exists()  # so that the next run tries again
 
 
+def test_a_course_that_lies_under_tmp_is_not_hidden_by_the_sandboxs_own_tmp():
+    command = sandbox.bwrap_command("bwrap", batch.Limits(), unprivileged=True)
+    mounted = [command.index(word) for word in ("--ro-bind-try", "--ro-bind")]
+    assert command[command.index("--tmpfs") + 1] == "/tmp"
+    assert command.index("--tmpfs") < min(mounted)
+
+
 def test_control_group_is_asked_for_in_front_of_the_sandbox(monkeypatch, tmp_path, homework):
     log, systemd = tmp_path / "log", tmp_path / "systemd-run"
     systemd.write_text(
