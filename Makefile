@@ -3,6 +3,7 @@ PROFILE ?= quick
 JOBS    ?= 1
 NB      ?=
 TORCH   ?= auto
+SANDBOX ?= bwrap
 # The versions that the tests are pinned to; TORCH=cpu asks for the small build without CUDA first.
 TORCH_PINS := torch==2.14.1 torchvision==0.29.1
 CPU_INDEX  := https://download.pytorch.org/whl/cpu
@@ -51,9 +52,9 @@ lab: .venv/.ok            ## JupyterLab with slides, first seminar open
 	@$(RUN) tools.live
 
 # begin instructors
-grade: .venv/.ok          ## HW=homeworks/homework1 SUBMISSIONS=folder OUT=folder
+grade: .venv/.ok          ## HW=homeworks/homework1 SUBMISSIONS=folder OUT=folder, SANDBOX=bwrap|docker|none
 	@[ -n "$(HW)" ] && [ -n "$(SUBMISSIONS)" ] && [ -n "$(OUT)" ] || { echo "usage: make grade HW=homeworks/homework1 SUBMISSIONS=folder OUT=folder"; exit 1; }
-	@$(RUN) grading grade $(HW) $(SUBMISSIONS) --out $(OUT) --jobs $(JOBS)
+	@$(RUN) grading grade $(HW) $(SUBMISSIONS) --out $(OUT) --jobs $(JOBS) --sandbox $(SANDBOX)
 
 release: .venv/.ok        ## OUT=folder: write the students' repository; SOLUTIONS="hw1 hw2" adds solutions
 	@[ -n "$(OUT)" ] || { echo "usage: make release OUT=folder [SOLUTIONS=\"hw1\"]"; exit 1; }

@@ -83,6 +83,17 @@ def draw_pixels(axes: Axes, image: np.ndarray, colours: Callable[[float], str | 
     axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), aspect="equal", xticks=[], yticks=[])
 
 
+def settle(figure: Figure) -> None:
+    """Keep the axes where the layout solver puts them, rounded.
+
+    The solver's last digit differs between runs, and the names of clip paths in an SVG depend on it.
+    """
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axes in figure.axes:
+        axes.set_position(np.round(axes.get_position().bounds, 5))
+
+
 def draw_all(figures: dict[str, Callable[[], Figure]], folder: Path) -> list[Path]:
     """Draw each named figure in the slides' style and write `folder/NAME.svg` without a date."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -92,6 +103,7 @@ def draw_all(figures: dict[str, Callable[[], Figure]], folder: Path) -> list[Pat
             mpl.rcdefaults()
             mpl.rcParams.update(STYLE)
             figure = draw()
+            settle(figure)
             path = folder / f"{name}.svg"
             FigureCanvasSVG(figure).print_svg(path, metadata={"Date": None, "Creator": None})
         written.append(path)

@@ -35,7 +35,7 @@ INSTRUCTORS_PART = re.compile(
 )
 STUDENTS_NOTE = """\
 **You are reading the students' edition.** It holds everything but the solutions and the instructors'
-hidden checks. A solution appears here after its deadline.
+hidden checks. A solution appears here a week after its deadline.
 """
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from itertools import islice, pairwise
 from pathlib import Path
@@ -921,25 +921,8 @@ def numbers() -> dict[str, object]:
     }
 
 
-def settled(draw: Callable[[], Figure]) -> Callable[[], Figure]:
-    """Make a figure keep its axes where the layout solver puts them, rounded.
-
-    The solver's last digit differs between runs, and the names of clip paths in an SVG depend on it.
-    """
-
-    def drawn() -> Figure:
-        figure = draw()
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")
-        for axes in figure.axes:
-            axes.set_position(np.round(axes.get_position().bounds, 5))
-        return figure
-
-    return drawn
-
-
 FIGURES = {
-    draw.__name__: settled(draw)
+    draw.__name__: draw
     for draw in (
         medical_test,
         posterior_shrinks,
