@@ -34,17 +34,22 @@ class Table:
         self.rows = rows
         cells = [_cells(row) for row in rows]
         names = dict.fromkeys([*SHOWN, *(name for row in cells for name in row)])
-        names = [name for name in names if any(row.get(name) for row in cells)]
+        machines = {f"{row['profile']} profile on {row['device']}, torch {row['torch']}" for row in rows}
+        self._caption = "; ".join(sorted(machines))
+        alike = {"device"} if len(machines) == 1 else set()  # the caption says it for all rows
+        names = [name for name in names if name not in alike and any(row.get(name) for row in cells)]
         self._lines = [names, *([row.get(name, "") for name in names] for row in cells)]
 
     def _repr_html_(self) -> str:
         head, *body = ["".join(f"<td>{html.escape(cell)}</td>" for cell in line) for line in self._lines]
         body = "".join(f"<tr>{line}</tr>" for line in body)
-        return f"<table><thead><tr>{head.replace('td>', 'th>')}</tr></thead><tbody>{body}</tbody></table>"
+        head = f"<thead><tr>{head.replace('td>', 'th>')}</tr></thead>"
+        return f"<table><caption>{html.escape(self._caption)}</caption>{head}<tbody>{body}</tbody></table>"
 
     def __repr__(self) -> str:
         widths = [max(map(len, column)) for column in zip(*self._lines, strict=True)]
-        return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in self._lines)
+        lines = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in self._lines]
+        return "\n".join([*lines, self._caption])
 
 
 def table(rows: Sequence[Mapping[str, Any]], *, notebook: str, profile: str) -> Table:

@@ -32,7 +32,7 @@ COLAB = {
     "torchvision",
     "tqdm",
 }
-SLIDE_TYPES = {"slide", "subslide", "fragment", "notes", "skip", "-"}
+SLIDE_TYPES = {"slide", "subslide", "fragment", "notes", "skip"}  # JupyterLab never shows the type "-"
 VISIBLE_LINES, LIMIT = 15, 25  # lines of code: what fits a slide, and what no visible cell may exceed
 
 read = cache(notebooks.read_notebook)

@@ -46,7 +46,9 @@ def test_the_table_shows_what_the_rows_hold():
             assert part in text
         assert "target" not in text  # no row has one
     assert "Germain &lt;2015&gt;" in shown._repr_html_() and "<2015>" not in shown._repr_html_()
-    assert len(repr(shown).splitlines()) == 3
+    head, *lines, caption = repr(shown).splitlines()
+    assert head.startswith("model") and len(lines) == 2
+    assert caption.startswith("quick profile on ") and caption in shown._repr_html_()
 
 
 def test_rows_are_stored_only_where_asked(tmp_path, monkeypatch):

@@ -20,6 +20,10 @@ SETTINGS = {
         "fetchNews": "false",
         "checkForUpdates": False,
     },
+    # A slide is narrower than a window: a long line of code must not leave it.
+    "lab/user-settings/@jupyterlab/notebook-extension/tracker.jupyterlab-settings": {
+        "codeCellConfig": {"lineWrap": True},
+    },
     # An extension of the test suite's, of no use in class.
     "labconfig/page_config.json": {"disabledExtensions": {"@jupyter/nbgrader": True}},
 }

@@ -17,7 +17,7 @@ from pathlib import Path
 RELATIVE_BAND = 0.05
 DEVIATIONS = 3.0  # standard deviations, where a row states one
 ABSOLUTE_BAND = 1e-3  # for values about zero, a bias say
-TIMES = {"s", "ms", "µs", "times", "x", "×", "images/s", "samples/s"}  # units that depend on the machine
+TIMES = {"s", "ms", "μs", "times", "x", "×", "images/s", "samples/s"}  # units that depend on the machine
 
 
 class ResultsError(Exception):
