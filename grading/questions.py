@@ -30,8 +30,9 @@ class Wrong(Exception):  # noqa: N818 (a verdict, not an error)
 class Case:
     """Hold one trial of a question.
 
-    `driver` is Python source, executed in the notebook's namespace after every cell has run, with two more
-    names: `inputs`, a dict of arrays, and `outputs`, an empty dict to fill with arrays, tensors or numbers.
+    `driver` is Python source, executed in a copy of the notebook's namespace after every cell has run, with
+    two more names: `inputs`, a dict of arrays, and `outputs`, an empty dict to fill with arrays, tensors or
+    numbers.
     `about` says in a few words what the case tries; the student reads it beside the message of a wrong
     answer.
     """
@@ -134,7 +135,7 @@ def match(
     """Raise `Wrong`, without a word of `expected`, unless the output equals it within the tolerance."""
     expected = np.asarray(expected, dtype=np.float64)
     value = take(outputs, name, expected.shape)
-    off = np.abs(value - expected) > atol + rtol * np.abs(expected)
+    off = ~(np.abs(value - expected) <= atol + rtol * np.abs(expected))  # NaN is wrong
     if off.any():
         subject = what or f"output {name}"
         raise Wrong(f"{subject}: {np.count_nonzero(off)} of {off.size} values are wrong")

@@ -22,6 +22,20 @@ def mutant(question: str, right: str, wrong: str, why: str) -> dict[str, str]:
     return {"question": question, "cell": question, "source": source.replace(right, wrong), "why": why}
 
 
+ZERO_LOGITS = """# @answer q2b
+class CategoricalMADE(nn.Module):
+    def __init__(self, masks, n_values):
+        super().__init__()
+        self.n_values, self.m = n_values, len(masks[-1]) // n_values
+        self.unused = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x):
+        return torch.zeros(len(x), self.n_values, self.m)
+
+    def log_prob(self, x):
+        return torch.full((len(x),), -self.m * math.log(self.n_values))
+"""
+
 MUTANTS = {
     # ---- q1a
     "right_edge_opens_a_bin": mutant(
@@ -131,6 +145,12 @@ MUTANTS = {
         "The shape is right, the units are mixed up.",
     ),
     "no_activation": mutant("q2b", "F.relu(h)", "h", "A deep linear network."),
+    "all_logits_zero": {
+        "question": "q2b",
+        "cell": "q2b",
+        "source": ZERO_LOGITS,
+        "why": "No network: every value is equally likely, which is normalised and sees nothing.",
+    },
     # ---- q2c
     "log_probs_averaged": mutant(
         "q2c",
