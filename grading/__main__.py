@@ -2,10 +2,11 @@
 
 Exit status: 0 the batch finished, the student version was written or is current, every visible check passed;
 1 a student version that is stale (`release --check`) or a visible check that failed (`check`);
-2 the sandbox is missing; 64 the command was called wrongly.
+2 the sandbox is missing; 64 the command was called wrongly, or a file could not be read or written.
 """
 
 import argparse
+import io
 import sys
 from pathlib import Path
 
@@ -48,10 +49,13 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit status."""
+    for stream in sys.stdout, sys.stderr:
+        if isinstance(stream, io.TextIOWrapper):  # a student's name may hold what the terminal cannot show
+            stream.reconfigure(errors="backslashreplace")
     options = parser().parse_args(arguments)
     try:
         return {"grade": grade, "release": release, "check": check}[options.command](options)
-    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
+    except (OSError, ValueError) as error:  # such as a file where a folder is expected
         print(f"python -m grading {options.command}: {error}", file=sys.stderr)
         return USAGE
 
@@ -68,6 +72,12 @@ def grade(options: argparse.Namespace) -> int:
         )
     if not options.submissions.is_dir():
         raise NotADirectoryError(f"{options.submissions} is not a folder of submissions")
+    out, submissions = options.out.resolve(), options.submissions.resolve()
+    if out.is_relative_to(submissions) or submissions.is_relative_to(out):
+        raise ValueError(
+            f"--out {options.out} and the submissions {options.submissions} lie in one another: "
+            "results must not be written where students write"
+        )
     options.out.mkdir(parents=True, exist_ok=True)
     homework = batch.load(options.homework, batch.seed_of(options.out, options.seed))
     try:
@@ -80,7 +90,7 @@ def grade(options: argparse.Namespace) -> int:
     submissions, others = submission.collect(options.submissions, homework.notebook)
     if others:
         print(
-            f"passed over, neither notebooks nor folders: {', '.join(map(report.plain, others))}",
+            f"passed over, neither notebooks nor folders: {', '.join(map(report.line, others))}",
             file=sys.stderr,
         )
     results = batch.grade_all(homework, submissions, box, options.out, options.jobs)

@@ -27,6 +27,7 @@ from grading.release import homework_paths
 from grading.sandbox import Outcome, Sandbox
 from grading.submission import Cell, Rebuilt, Submission, Unreadable
 
+LEFT_OUT_LIMIT = 10  # notes on cells that were left out
 VERIFY_SECONDS = 600.0  # what references may take, beyond the sandbox's own limits
 
 
@@ -83,29 +84,37 @@ def load(folder: Path, seed: int) -> Homework:
 
 
 def seed_of(out: Path, given: int | None) -> int:
-    """Return the batch's seed (given, else kept in `out`, else a new secret) and keep it in `out`."""
+    """Return the batch's seed (given, else kept in `out`, else a new secret) and keep it in `out`.
+
+    A seed that is given replaces the one kept, which is said. Raises ValueError if what is kept is no seed.
+    """
     path = out / "seed.txt"
-    kept = int(path.read_text()) if path.exists() else None
-    seed = given if given is not None else kept if kept is not None else secrets.randbits(128)
-    path.touch(mode=0o600)
-    path.write_text(f"{seed}\n")
+    text = path.read_text(encoding="utf-8", errors="replace").strip() if path.exists() else None
+    if given is None and text is not None and not (text.isascii() and text.isdigit()):
+        raise ValueError(f"{path} holds no seed, a whole number from 0: put it back, or give --seed")
+    seed = given if given is not None else secrets.randbits(128) if text is None else int(text)
+    if text is not None and text != str(seed):
+        print(f"--seed replaces the one in {path}: every submission is graded again", file=sys.stderr)
+    report.write(path, f"{seed}\n", mode=0o600)
     return seed
 
 
 def grade_all(
     homework: Homework, submissions: list[Submission], sandbox: Sandbox, out: Path, jobs: int
 ) -> list[dict]:
-    """Grade every submission, `jobs` at a time, write its results and return them.
+    """Grade every submission, `jobs` at a time but at most one per core, write its results and return them.
 
-    Each of the jobs keeps to a core of its own, where there are as many: a submission that starts hundreds of
-    busy processes takes no time from the others.
+    Each of the jobs keeps to a core of its own: a submission that starts hundreds of busy processes takes no
+    time from the others.
     """
     import torch
 
     torch.set_num_threads(1)  # before any fork: references are computed in the children
     waiting, running, results = list(reversed(submissions)), {}, {}
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [None]
-    free = [cores[job % len(cores)] for job in range(jobs)]
+    if hasattr(os, "sched_getaffinity"):
+        free = sorted(os.sched_getaffinity(0))[:jobs]
+    else:
+        free = [None] * min(jobs, os.cpu_count() or 1)
     context = multiprocessing.get_context("fork")
     limit = homework.limits.total_seconds * 2 + homework.limits.question_seconds * len(homework.questions)
     try:
@@ -135,7 +144,7 @@ def grade_all(
 def _print_line(count: str, result: dict, seconds: float) -> None:
     points = f"{result['score']:g} of {result['max']:g}"
     print(
-        f"[{count}] {report.plain(result['student'])}: {result['status']}, {points}, {seconds:.1f} s",
+        f"[{count}] {report.line(result['student'])}: {result['status']}, {points}, {seconds:.1f} s",
         flush=True,
     )
 
@@ -192,7 +201,7 @@ def _read(homework: Homework, one: Submission) -> tuple[bytes, dict[str, bytes],
         reason = str(error)
     for name in filter(None, (question.weights for question in homework.questions)):
         path = one.folder / name if one.folder else None
-        if path and (path.exists() or path.is_symlink()):
+        if path and os.path.lexists(path):
             try:
                 weights[name] = submission.read_file(path)
             except Unreadable as error:
@@ -208,12 +217,15 @@ def _judge_all(
     if stopped:
         result["status"] = "stopped"
         result["notes"].append(f"the run was stopped: it {stopped}")
-    for label, cell in zip(rebuilt.labels, outcome.cells, strict=False):
-        if cell["status"] in ("timeout", "killed", "skipped"):
-            what = {"timeout": "took too long", "killed": "ended the kernel", "skipped": "came too late"}
-            result["notes"].append(
-                f"a cell ({label or 'without a name'}) {what[cell['status']]} and was left out"
-            )
+    what = {"timeout": "took too long", "killed": "ended the kernel", "skipped": "came too late"}
+    left_out = [
+        f"a cell ({label or 'without a name'}) {what[cell['status']]} and was left out"
+        for label, cell in zip(rebuilt.labels, outcome.cells, strict=False)
+        if cell["status"] in what
+    ]
+    result["notes"] += left_out[:LEFT_OUT_LIMIT]
+    if len(left_out) > LEFT_OUT_LIMIT:
+        result["notes"].append(f"{len(left_out) - LEFT_OUT_LIMIT} more cells were left out")
     for question in homework.questions:
         entry = result["questions"][question.id]
         if entry["status"]:
@@ -231,7 +243,7 @@ def _judge_all(
             entry.update(status=status, message=message, score=score)
             if trace:
                 print(
-                    f"{report.plain(result['student'])}, {question.id}: verify failed\n{trace}",
+                    f"{report.line(result['student'])}, {question.id}: verify failed\n{trace}",
                     file=sys.stderr,
                 )
     result["score"] = sum(entry["score"] for entry in result["questions"].values())
@@ -277,6 +289,9 @@ def _saved(homework: Homework, one: Submission, sandbox: Sandbox, out: Path, cod
     result["notes"].append("the grader itself failed on this submission (see its output): grade it again")
     for entry in result["questions"].values():
         entry.update(status="error", message="not graded")
-    report.forget(folder)
-    report.save(folder, result, Rebuilt(), Outcome())
+    try:
+        report.forget(folder)
+        report.save(folder, result, Rebuilt(), Outcome())
+    except OSError as error:  # such as a file that has the folder's name, or a full disk
+        result["notes"].append(f"{folder} could not be written: {error.strerror}")
     return result

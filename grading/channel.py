@@ -56,8 +56,8 @@ def converse(
         "processes": processes,
     }
     unsent = memoryview(pack("job", json.dumps({"cells": cells, "limits": bounds}).encode()))
-    end = time.monotonic() + STARTUP_SECONDS + 2 * (limits.total_seconds + INTERRUPT_SECONDS)
-    end += limits.question_seconds * len(questions)
+    running = 2 * (limits.total_seconds + INTERRUPT_SECONDS) + limits.question_seconds * len(questions)
+    end = time.monotonic() + STARTUP_SECONDS + running
     os.set_blocking(process.stdin.fileno(), False)
     selector = selectors.DefaultSelector()
     selector.register(process.stdout, selectors.EVENT_READ)
@@ -83,6 +83,7 @@ def converse(
             for name, data in _frames(received):
                 if name == "ready":
                     outcome.ready = True
+                    end = min(end, time.monotonic() + running)
                 elif name == "cells" and not asked:
                     outcome.cells, asked = _cell_reports(data, len(cells)), True
                     unsent = memoryview(pack("cases", _cases(questions)))

@@ -158,8 +158,9 @@ def run_question(question: str, cases: list[dict], namespace: dict) -> bytes:
             arrays = {name: io.BytesIO(base64.b64decode(data)) for name, data in case["inputs"].items()}
             inputs = {name: np.load(file, allow_pickle=False) for name, file in arrays.items()}
             outputs = {}
-            namespace.update(inputs=inputs, outputs=outputs)
-            exec(compile(case["driver"], "<case>", "exec"), namespace)
+            # In names of its own: a notebook may well have an `outputs` or a `value` that its functions use.
+            scope = {**namespace, "inputs": inputs, "outputs": outputs}
+            exec(compile(case["driver"], "<case>", "exec"), scope)
             frames += [pack(f"{question}/{number}/{name}", as_npy(value)) for name, value in outputs.items()]
         except BaseException as error:
             return pack(question, json.dumps({"error": type(error).__name__, "case": number}).encode())

@@ -2,6 +2,7 @@
 
 import csv
 import html
+import io
 import json
 import os
 import re
@@ -38,9 +39,14 @@ def plain(text: object) -> str:
     )
 
 
+def line(text: object) -> str:
+    """Return plain text in one line."""
+    return " ".join(plain(text).split())
+
+
 def folder_of(out: Path, student: str) -> Path:
-    """Return the folder of a student's results; a name that is a file of ours gets an underscore."""
-    return out / (f"{student}_" if student in RESERVED else student)
+    """Return the folder of a student's results; a name that is a file of ours gets one more underscore."""
+    return out / (f"{student}_" if student.rstrip("_") in RESERVED else student)
 
 
 def kept(folder: Path) -> str | None:
@@ -55,7 +61,7 @@ def kept(folder: Path) -> str | None:
 
 def keep(folder: Path, key: str) -> None:
     """Say that the results in the folder are complete."""
-    _write(folder / "submission.sha256", key + "\n")
+    write(folder / "submission.sha256", key + "\n")
 
 
 def forget(folder: Path) -> None:
@@ -68,8 +74,8 @@ def save(folder: Path, result: dict, rebuilt: Rebuilt, outcome: Outcome) -> None
     """Write `results.json` and `feedback.html`."""
     folder.mkdir(parents=True, exist_ok=True)
     cleaned = _cleaned(result)
-    _write(folder / "feedback.html", page(cleaned, rebuilt, outcome))
-    _write(folder / "results.json", json.dumps(cleaned, indent=1, ensure_ascii=False) + "\n")
+    write(folder / "feedback.html", page(cleaned, rebuilt, outcome))
+    write(folder / "results.json", json.dumps(cleaned, indent=1, ensure_ascii=False) + "\n")
 
 
 def page(result: dict, rebuilt: Rebuilt, outcome: Outcome) -> str:
@@ -104,20 +110,27 @@ def page(result: dict, rebuilt: Rebuilt, outcome: Outcome) -> str:
 def write_grades(path: Path, questions: list[Question], results: list[dict]) -> None:
     """Write `grades.csv`, in which no spreadsheet finds a formula."""
     names = [question.id for question in questions]
+    file = io.StringIO(newline="")
+    table = csv.writer(file)
+    table.writerow(["student", "status", "score", "max", *names, "notes", "sandbox"])
+    for result in results:
+        scores = [f"{result['questions'][name]['score']:g}" for name in names]
+        total = [f"{result['score']:g}", f"{result['max']:g}"]
+        texts = (
+            [_cell(result["student"]), result["status"]],
+            [_cell(" | ".join(result["notes"])), result["sandbox"]],
+        )
+        table.writerow([*texts[0], *total, *scores, *texts[1]])
+    write(path, file.getvalue())
+
+
+def write(path: Path, text: str, mode: int = 0o644) -> None:
+    """Write a file so that an interruption leaves the old one or the new one; no link is followed."""
     with tempfile.NamedTemporaryFile(
-        "w", dir=path.parent, delete=False, newline="", encoding="utf-8", errors="replace"
+        "w", dir=path.parent, prefix=".", delete=False, newline="", encoding="utf-8", errors="replace"
     ) as file:
-        table = csv.writer(file)
-        table.writerow(["student", "status", "score", "max", *names, "notes", "sandbox"])
-        for result in results:
-            scores = [f"{result['questions'][name]['score']:g}" for name in names]
-            total = [f"{result['score']:g}", f"{result['max']:g}"]
-            texts = (
-                [_cell(result["student"]), result["status"]],
-                [_cell("; ".join(result["notes"])), result["sandbox"]],
-            )
-            table.writerow([*texts[0], *total, *scores, *texts[1]])
-    os.chmod(file.name, 0o644)
+        file.write(text)
+    os.chmod(file.name, mode)
     os.replace(file.name, path)
 
 
@@ -126,9 +139,10 @@ def _safe(text: object) -> str:
 
 
 def _cell(text: str) -> str:
-    """Return text that no spreadsheet takes for a formula."""
-    line = " ".join(plain(text).split())
-    return f"'{line}" if line.startswith(("=", "+", "-", "@", "|", "%")) else line
+    """Return text that no spreadsheet takes for a formula, nor for two cells where `;` separates them."""
+    cell = line(text).replace(";", ",")
+    first = unicodedata.normalize("NFKC", cell[:1])  # some take a full-width sign for the sign
+    return f"'{cell}" if first in ("=", "+", "-", "@", "|", "%") else cell
 
 
 def _cleaned(value: object) -> object:
@@ -138,10 +152,3 @@ def _cleaned(value: object) -> object:
     if isinstance(value, list):
         return [_cleaned(item) for item in value]
     return plain(value)[:1000] if isinstance(value, str) else value
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file so that an interruption leaves the old one or the new one."""
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(text, encoding="utf-8", errors="replace")
-    os.replace(temporary, path)

@@ -47,7 +47,7 @@ class Sandbox:
 
     kind: str
     command: Callable[[Limits, str], list[str]]  # of the limits and a name nobody else has
-    user: int | None = None  # the ordinary user that root becomes before the command starts
+    as_user: bool = False  # root starts the command as an ordinary user, another one for each job
 
     def run(self, cells: list[str], questions: dict[str, list[Case]], limits: Limits) -> Outcome:
         """Run the cells, then the cases of the questions; return what came back, once the sandbox is dead."""
@@ -65,7 +65,7 @@ class Sandbox:
                 cwd=folder if self.kind == "none" else "/",
                 pass_fds=[read_end],
                 start_new_session=True,
-                **({} if self.user is None else {"user": self.user, "group": self.user, "extra_groups": []}),
+                **(_becoming(_ordinary_user()) if self.as_user else {}),
             )
             os.close(read_end)
             try:
@@ -210,7 +210,7 @@ def _bwrap_candidates():
         binaries.append(str(bwrap_path()))
     for bwrap in filter(None, binaries):
         if os.getuid() == 0:
-            yield Sandbox("bwrap", _bwrap(bwrap, unprivileged=True), user=_ordinary_user())
+            yield Sandbox("bwrap", _bwrap(bwrap, unprivileged=True), as_user=True)
             yield Sandbox("bwrap", _bwrap(bwrap, unprivileged=False))
         else:
             if shutil.which("systemd-run"):
@@ -245,6 +245,11 @@ def _own_environment() -> dict[str, str]:
 def _ordinary_user() -> int:
     """Return a user id for this process's sandboxes, so that limits per user count one submission."""
     return FIRST_USER + os.getpid() % 4000
+
+
+def _becoming(user: int) -> dict[str, object]:
+    """Return the options with which Popen starts a command as a user."""
+    return {"user": user, "group": user, "extra_groups": []}
 
 
 def _package() -> Path:

@@ -111,7 +111,7 @@ def read_file(path: Path) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
         raise Unreadable(
-            f"{path.name}: {'a link, not a file' if path.is_symlink() else error.strerror}"
+            f"{path.name}: {'a link, not a file' if os.path.islink(path) else error.strerror}"
         ) from None
     with os.fdopen(descriptor, "rb") as file:
         status = os.fstat(descriptor)
@@ -173,7 +173,7 @@ def rebuild(release: list[Cell], submitted: list[Cell]) -> Rebuilt:
     A submitted cell is recognised by its grade id, else its `# @answer` name, else its cell id, else an equal
     text, else by the function or class it defines. Cells that are not recognised run behind the recognised
     one they followed. Of our cells that anyone may edit, the student's text runs; where our own values matter
-    (parameters, imports), ours runs once more after it.
+    (parameters, imports, locked or not), ours runs once more after it.
     """
     result = Rebuilt()
     placed, extra = _place(release, submitted, result.notes)
@@ -182,17 +182,18 @@ def rebuild(release: list[Cell], submitted: list[Cell]) -> Rebuilt:
         theirs = placed.get(index, [])
         if ours.solution:
             _append_answer(result, ours, theirs)
-        elif ours.locked or not theirs:
-            if ours.locked and not theirs:
-                result.notes.append(f"locked cell {ours.grade_id} was deleted: put back")
-            elif ours.locked and any(cell.source.strip() != ours.source.strip() for cell in theirs):
-                result.notes.append(f"locked cell {ours.grade_id} was changed: ours was used")
-            _append(result, [ours], label=ours.grade_id if ours.locked else None)
         else:
             edited = [cell for cell in theirs if cell.source.strip() != ours.source.strip()]
-            _append(result, edited)
-            if not edited or ours.tags & OURS_LAST:
-                _append(result, [ours])
+            both = bool(ours.tags & OURS_LAST)
+            if ours.locked and not theirs:
+                result.notes.append(f"locked cell {ours.grade_id} was deleted: put back")
+            elif ours.locked and edited:
+                used = "yours was run, then ours" if both else "ours was used"
+                result.notes.append(f"locked cell {ours.grade_id} was changed: {used}")
+            if both or not ours.locked:
+                _append(result, edited)  # such as a line added to the imports
+            if both or ours.locked or not edited:
+                _append(result, [ours], label=ours.grade_id if ours.locked else None)
         _append(result, extra.get(index, []))
     result.notes = list(dict.fromkeys(result.notes))[:NOTES_LIMIT]
     return result
@@ -208,7 +209,11 @@ def fingerprint(*parts: bytes) -> str:
 
 def _in_folder(path: Path, name: str) -> Submission:
     """Find the notebook in a student's folder."""
-    notebooks = sorted(p.name for p in path.iterdir() if p.suffix == ".ipynb" and not p.name.startswith("."))
+    try:
+        names = [file.name for file in path.iterdir()]
+    except OSError as error:
+        return Submission(path.name, None, path, (f"the folder cannot be read: {error.strerror}",))
+    notebooks = sorted(name for name in names if name.endswith(".ipynb") and not name.startswith("."))
     if name in notebooks:
         others = [other for other in notebooks if other != name]
         notes = (f"other notebooks were not graded: {', '.join(others)}",) if others else ()

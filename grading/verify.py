@@ -94,7 +94,7 @@ def _said(data: bytes, cases: list[Case]) -> tuple[str, str]:
         if said.get("timeout"):
             return "timeout", "the code did not finish in time"
         kind, number = str(said["error"]), int(said["case"])
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return "error", "what came back could not be read"
     known = isinstance(getattr(builtins, kind, None), type)  # a name of the student's own could hold anything
     about = f" ({cases[number].about})" if 0 <= number < len(cases) and cases[number].about else ""

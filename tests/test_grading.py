@@ -1,11 +1,14 @@
 """The grader, on a small homework made here: honest, odd, wrong and hostile submissions in one batch."""
 
+import base64
 import copy
 import csv
 import functools
 import io
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -14,10 +17,10 @@ import pytest
 import safetensors.numpy
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from grading import batch, report, sandbox, seccomp, submission, verify
+from grading import batch, channel, inside, report, sandbox, seccomp, submission, verify
 from grading import release as releasing
 from grading.__main__ import MISSING, USAGE, main
-from grading.questions import Case, Question, Wrong, call, match, take
+from grading.questions import Case, Limits, Question, Wrong, call, match, take
 
 ROOT = Path(__file__).resolve().parents[1]
 HOSTILE = sorted((ROOT / "tests/hostile").glob("*.py"))
@@ -117,7 +120,7 @@ def solution_notebook():
     """A homework in the form in which teachers write it."""
     cells = [
         new_markdown_cell("# Homework 9"),
-        new_code_cell("import numpy as np", metadata={"tags": ["imports"]}),
+        new_code_cell("import numpy as np", metadata=marks("imports", locked=True) | {"tags": ["imports"]}),
         new_code_cell('PROFILE = "quick"\nSCALE = 1.0', metadata={"tags": ["parameters"]}),
         answer("q1", "def softmax(theta):", SOFTMAX),
         check("q1", 'assert np.isclose(softmax(np.ones(3)).sum(), SCALE), "softmax must sum to 1"', 2),
@@ -238,6 +241,22 @@ def odd_windows(notebook):
 
 def odd_utf16(notebook):
     return nbformat.writes(notebook).encode("utf-16")
+
+
+def odd_imports(notebook):
+    notebook.cells[1].source = "import numpy as np\nimport functools"
+    helper = "@functools.cache\ndef one():\n    return 1"
+    body = SOFTMAX.replace("weights /", "one() * weights /")
+    notebook.cells[3].source = f"# @answer q1\n{helper}\n\n\ndef softmax(theta):\n{body}"
+    return nbformat.writes(notebook)
+
+
+def odd_names_of_the_grader(notebook):
+    taken = "outputs, inputs, _result, _take = 2, 'mine', 'mine', np.sum"
+    body = "    assert (outputs, inputs, _result) == (2, 'mine', 'mine')\n"
+    body += SOFTMAX.replace("weights.sum()", "_take(weights)")
+    notebook.cells[3].source = f"# @answer q1\n{taken}\n\n\ndef softmax(theta):\n{body}"
+    return nbformat.writes(notebook)
 
 
 def odd_magics(notebook):
@@ -378,7 +397,7 @@ def test_odd_notebook_of_an_honest_student_gets_its_points(graded, name):
         "odd_utf16",
         "odd_extra_cells",
         "odd_kernel_and_outputs",
-        "odd_magics",
+        "odd_names_of_the_grader",
         "odd_reordered",
     }
     assert bool(result["notes"]) == (name not in silent | {"odd_parameters", "odd_text_answer_as_code"})
@@ -737,6 +756,54 @@ def test_call_survives_a_notebook_that_uses_up_the_names_of_builtins():
     assert names["outputs"]["1"] == 3 and isinstance(names["outputs"]["1"], int)
 
 
+HELPERS = """
+def masked(theta, first, last):
+    value = torch.arange(len(theta))
+    return torch.where((first[:, None] <= value) & (value <= last[:, None]), theta, -torch.inf)
+
+def nll(theta, first, last):
+    return theta.logsumexp(0) - masked(theta, first, last).logsumexp(1).mean()
+
+def gradient(theta, first, last):
+    return theta.softmax(0) - masked(theta, first, last).softmax(1).mean(0)
+
+def value(theta, first, last):
+    return nll(theta, first, last)
+
+def nll_and_gradient(theta, first, last):
+    return value(theta, first, last), gradient(theta, first, last)
+"""
+
+
+def test_time_to_start_is_no_time_to_run(monkeypatch):
+    monkeypatch.setattr(channel, "INTERRUPT_SECONDS", 0.0)
+    said = f"import sys, time; sys.stdout.buffer.write({inside.pack('ready', b'')!r}); sys.stdout.flush()"
+    command = [sys.executable, "-c", f"{said}; time.sleep(60)"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        outcome = channel.converse(process, [], {}, Limits(total_seconds=0.1), kind="docker")
+        process.kill()
+    assert outcome.ready and outcome.stopped == "took too long"
+
+
+def test_neither_checks_nor_drivers_take_the_names_of_a_students_functions():
+    homework = batch.load(ROOT / "homeworks/homework1", 0)
+    cells = {cell.grade_id: cell.source for cell in homework.release}
+    names = {}
+    for source in (cells["imports"], HELPERS, cells["check_q1b"]):
+        exec(source, names)
+    sent = [
+        {"driver": case.driver, "inputs": {k: base64.b64encode(npy(v)) for k, v in case.inputs.items()}}
+        for case in homework.cases["q1b"]
+    ]
+    data, frames = io.BytesIO(inside.run_question("q1b", sent, names)), {}
+    while data.tell() < len(data.getvalue()):
+        name, payload = inside.unpack(data)
+        frames[name] = payload
+    question = next(question for question in homework.questions if question.id == "q1b")
+    assert verify.judge(question, homework.cases["q1b"], frames, None)[:2] == ("ok", "passed")
+    assert callable(names["nll"]) and "inputs" not in names
+
+
 def test_question_must_be_complete():
     with pytest.raises(ValueError, match="needs cases and verify"):
         Question("q1", 1)
@@ -762,9 +829,89 @@ def test_cases_depend_on_the_seed_and_on_the_question_only(tmp_path):
     assert not np.array_equal(first["q2"][0].inputs["steps"], other["q2"][0].inputs["steps"])
 
 
-def test_names_of_students_cannot_overwrite_the_grades(tmp_path):
-    assert report.folder_of(tmp_path, "grades.csv") != tmp_path / "grades.csv"
+def test_names_of_students_cannot_overwrite_the_grades_or_each_other(tmp_path):
+    names = ["grades.csv", "grades.csv_", "grades.csv__", "seed.txt", "seed.txt_", "anna", "anna_"]
+    folders = {report.folder_of(tmp_path, name) for name in names}
+    assert len(folders) == len(names) and not folders & {tmp_path / "grades.csv", tmp_path / "seed.txt"}
     assert report.plain("a\x1b[31mb\u202ec\ud800\x00") == "abc?"
+
+
+def test_results_are_written_through_no_link(tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / "out").mkdir()
+    for name in (".results.json.part", "results.json"):
+        (tmp_path / "out" / name).symlink_to(victim)
+    report.write(tmp_path / "out/results.json", "{}")
+    assert victim.read_text() == "precious"
+    assert (tmp_path / "out/results.json").read_text() == "{}"
+
+
+@pytest.mark.parametrize("out", ["in", "in/anna", ".", "in/link"])
+def test_results_beside_the_submissions_are_refused(homework, tmp_path, capsys, out):
+    put(tmp_path / "in/anna", reference())
+    (tmp_path / "in/link").symlink_to(tmp_path / "in", target_is_directory=True)
+    assert run_cli("grade", homework, tmp_path / "in", "--out", tmp_path / out) == USAGE
+    assert "lie in one another" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("seed.txt"))
+
+
+def test_cells_are_safe_where_semicolons_separate():
+    assert report._cell("a;=cmd") == "a,=cmd"
+    assert [report._cell(f"{sign}1")[0] for sign in "=+-@\uff1d"] == ["'"] * 5
+
+
+@pytest.mark.parametrize(
+    "said", [b'{"error": "x", "case": 1e999}', b'{"error": "x", "case": NaN}', b"[]", b"\xff", b"[" * 990]
+)
+def test_reason_that_cannot_be_read_is_an_error(said):
+    question = Question("q1", 1, lambda rng: [], lambda case, outputs: None)
+    assert verify.judge(question, [Case("x")], {"q1": said}, None)[0] == "error"
+
+
+def test_folder_that_cannot_be_read_is_a_submission(tmp_path, monkeypatch):
+    (tmp_path / "anna").mkdir()
+    (tmp_path / "boris.ipynb").write_text("{}")
+
+    def listed(folder, iterdir=Path.iterdir):
+        if folder.name == "anna":
+            raise PermissionError(13, "Permission denied")
+        return iterdir(folder)
+
+    monkeypatch.setattr(Path, "iterdir", listed)
+    (anna, boris), _ = submission.collect(tmp_path, "hw9.ipynb")
+    assert anna.notebook is None and "cannot be read: Permission denied" in anna.notes[0]
+    assert boris.notebook is not None
+
+
+def test_progress_survives_names_and_terminals_of_any_kind(monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding="ascii", write_through=True))
+    with pytest.raises(SystemExit):
+        run_cli("--help")  # every command begins by looking at the streams
+    written.truncate(0)
+    result = {"student": "Зоя\n[2/2] x: ok\ud800", "score": 1, "max": 2, "status": "ok"}
+    batch._print_line("1/2", result, 0.0)
+    assert written.getvalue().count(b"\n") == 1 and b"\\u0417" in written.getvalue()
+
+
+def test_seed_that_is_given_replaces_the_one_kept(tmp_path, capsys):
+    assert batch.seed_of(tmp_path, 5) == batch.seed_of(tmp_path, None) == batch.seed_of(tmp_path, 5) == 5
+    assert not capsys.readouterr().err
+    assert batch.seed_of(tmp_path, 6) == batch.seed_of(tmp_path, None) == 6
+    assert "graded again" in capsys.readouterr().err
+    assert (tmp_path / "seed.txt").stat().st_mode & 0o777 == 0o600
+    (tmp_path / "seed.txt").write_text("")
+    with pytest.raises(ValueError, match=r"seed\.txt holds no seed"):
+        batch.seed_of(tmp_path, None)
+
+
+def test_notes_on_cells_left_out_are_few():
+    result = {"student": "anna", "notes": [], "questions": {}}
+    cells = [{"status": "skipped", "text": "", "error": ""}] * 500
+    rebuilt, homework = submission.Rebuilt(labels=[None] * 500), batch.Homework("x", "", [], [], {}, None, "")
+    batch._judge_all(homework, rebuilt, sandbox.Outcome(cells=cells), {}, result)
+    assert len(result["notes"]) == 11 and result["notes"][-1] == "490 more cells were left out"
 
 
 def test_docker_command_shuts_everything_out(monkeypatch, tmp_path):
@@ -797,13 +944,21 @@ def test_filter_is_a_program_whose_jumps_stay_inside(monkeypatch, machine):
 
 
 def test_wrong_calls_exit_64_and_say_why(tmp_path, capsys):
-    for arguments in (["grade"], ["grade", tmp_path, tmp_path / "none", "--out", tmp_path], ["fly"]):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "file").write_text("")
+    for arguments in (
+        ["grade"],
+        ["grade", tmp_path, tmp_path / "none", "--out", tmp_path],
+        ["grade", tmp_path, tmp_path / "in", "--out", tmp_path / "file"],
+        ["check", tmp_path],
+        ["fly"],
+    ):
         try:
             status = run_cli(*arguments)
         except SystemExit as stopped:
             status = stopped.code
         assert status == USAGE
-        assert capsys.readouterr().err
+        assert "Traceback" not in (said := capsys.readouterr().err) and said
 
 
 def test_without_a_sandbox_every_result_says_so(homework, tmp_path, capsys):
@@ -832,6 +987,18 @@ def test_a_course_that_lies_under_tmp_is_not_hidden_by_the_sandboxs_own_tmp():
     assert command.index("--tmpfs") < min(mounted)
 
 
+def test_file_in_the_place_of_a_folder_fails_its_own_submission_only(homework, tmp_path, monkeypatch):
+    monkeypatch.setattr(submission, "parse", lambda raw: [])
+    for name in ("anna", "boris"):
+        put(tmp_path / "in" / name, reference())
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/anna").write_text("a file")
+    assert run_cli("grade", homework, tmp_path / "in", "--out", tmp_path / "out", "--jobs", 9) == 0
+    rows = {row["student"]: row for row in csv.DictReader((tmp_path / "out/grades.csv").open(newline=""))}
+    assert rows["anna"]["status"] == "failed" and "could not be written" in rows["anna"]["notes"]
+    assert rows["boris"]["status"] == "ok" and (tmp_path / "out/anna").read_text() == "a file"
+
+
 def test_control_group_is_asked_for_in_front_of_the_sandbox(monkeypatch, tmp_path, homework):
     log, systemd = tmp_path / "log", tmp_path / "systemd-run"
     systemd.write_text(
@@ -841,7 +1008,7 @@ def test_control_group_is_asked_for_in_front_of_the_sandbox(monkeypatch, tmp_pat
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     working = sandbox.find("bwrap", homework / "hidden.py")
     inside = sandbox.Sandbox("bwrap", sandbox._in_cgroup(working.command))
-    if working.user is None:
+    if not working.as_user:
         assert inside.run(["print(6 * 7)"], {}, batch.Limits()).cells[0]["text"] == "42\n"
         for part in ("--user --scope", "MemoryMax=4294967296", "MemorySwapMax=0", "env -i"):
             assert part in log.read_text()
