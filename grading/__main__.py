@@ -64,7 +64,7 @@ def grade(options: argparse.Namespace) -> int:
     """Grade a batch."""
     try:
         from grading import batch, report, sandbox, submission
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         raise ValueError(f"this copy of the course has no grader ({error})") from None
     if options.jobs < 1 or (options.seed is not None and options.seed < 0):
         raise ValueError(
