@@ -15,7 +15,12 @@ for folder in (".", "/tmp", "/dev/shm", os.path.expanduser("~"), "/", "/out", ".
             pass
 frames = b"".join(
     struct.pack(">IQ", len(name), len(data)) + name + data
-    for name, data in ((b"q1", b'{"error": "ok", "case": 0}'), (b"q1/0/0", text), (b"cells", text), (b"ready", b""))
+    for name, data in (
+        (b"q1", b'{"error": "ok", "case": 0}'),
+        (b"q1/0/0", text),
+        (b"cells", text),
+        (b"ready", b""),
+    )
 )
 for process in filter(str.isdigit, os.listdir("/proc")):
     try:

