@@ -1,6 +1,7 @@
 """The tools: normaliser, definitions, runner, nbval plugin, results; on small notebooks made on the spot."""
 
 import base64
+import functools
 import json
 import os
 import re
@@ -456,7 +457,10 @@ def test_an_interruption_leaves_no_kernel_and_no_half_file(tmp_path):
     )
     before = path.read_bytes()
     command = [sys.executable, "-m", "tools.run_notebooks", path, "--store", "--out", tmp_path / "build"]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # What a shell starts in the background ignores Ctrl-C, and so would everything that the tests start.
+    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True, preexec_fn=heed)
     end = time.monotonic() + 60
     while not (tmp_path / "build/quick/nb/a/on").exists() and time.monotonic() < end:
         time.sleep(0.1)
