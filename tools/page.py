@@ -10,11 +10,9 @@ import json
 import re
 import sys
 import tomllib
-from pathlib import Path
 
 from tools import results
-
-ROOT = Path(__file__).resolve().parent.parent
+from tools.notebooks import ROOT, find_notebooks, write_atomically
 
 LECTURES = [
     (1, "February, 11", "Logistics. Motivation. Autoregressive models (MADE, WaveNet, PixelCNN, PixelCNN++)"),
@@ -158,7 +156,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="write nothing, exit 1 when something is stale")
     check = parser.parse_args().check
     pages = {ROOT / "README.md": page, ROOT / "CITATION.cff": citation}
-    pages |= {path: notebook for part in ("seminars", "homeworks") for path in ROOT.glob(f"{part}/*/*.ipynb")}
+    pages |= dict.fromkeys(find_notebooks(), notebook)
     stale = 0
     for path, renew in pages.items():
         old = path.read_text(encoding="utf-8")
@@ -167,7 +165,7 @@ def main() -> int:
             stale += 1
             print(f"{path.relative_to(ROOT)}: {'stale, run make fmt' if check else 'renewed'}")
             if not check:
-                path.write_text(new, encoding="utf-8")
+                write_atomically(path, new)
     return int(check and stale > 0)
 
 

@@ -31,7 +31,7 @@ from lectures.drawing import HALF_WIDTH, INK, MUTED, PALETTE, SLIDE_WIDTH, canva
 
 FOLDER = Path(__file__).parent / "figures"
 BLUE, ORANGE, GREEN, RED = (PALETTE[name] for name in ("blue", "orange", "green", "red"))
-SKY, PURPLE = PALETTE["sky"], PALETTE["purple"]
+SKY = PALETTE["sky"]
 PALE, BROWN = "#dfe7ee", "#9a6700"
 
 
