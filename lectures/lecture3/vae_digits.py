@@ -1,0 +1,187 @@
+"""Train the two VAEs of lecture 3 on binary MNIST and store what its figures show.
+
+    python -m lectures.lecture3.vae_digits
+
+Two to three minutes a model on two CPU cores. The model is the seminar's own. The figures are drawn from the
+stored arrays, and nothing is trained again.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dgm_utils import data, metrics, nets, train
+from tools.definitions import load
+
+FOLDER = Path(__file__).parent
+STORED = FOLDER / "figures" / "vae_digits.npz"
+SEMINAR = FOLDER.parents[1] / "seminars" / "seminar3" / "seminar3.ipynb"
+EPOCHS, BATCH, RATE = {2: 20, 50: 24}, 200, 3e-3  # two latent dimensions, and as many as in the IWAE paper
+GRID = torch.linspace(-4, 4, 81)  # of the aggregate posterior, on both axes
+K = 500  # importance samples of the estimate of log p(x), on the first test images
+ESTIMATED = 1000
+ENDS = (0, 9)  # test images between which a figure interpolates
+
+
+def pixels(images: Tensor) -> Tensor:
+    """Return a fresh binary draw of grey images, (B, 1, 28, 28) to (B, 784)."""
+    return data.binarize(images).flatten(1)
+
+
+def fit(seminar: object, images: Tensor, d: int) -> nn.Module:
+    """Train a VAE with the layers of the IWAE paper's one-layer model and d latent dimensions."""
+    torch.manual_seed(d)
+    encoder = nets.mlp(784, 200, 200, 2 * d, activation=nn.Tanh)
+    model = seminar.VAE(encoder, nets.mlp(d, 200, 200, 784, activation=nn.Tanh), d)
+    batches = data.Batches(images, batch_size=BATCH, transform=pixels, seed=0)
+    optimizer = torch.optim.Adam(model.parameters(), lr=RATE)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, RATE, EPOCHS[d] * len(batches), pct_start=0.1, cycle_momentum=False
+    )
+    step = train.gradient_step(seminar.negative_elbo(model), optimizer, schedule=schedule)
+    train.fit(step, batches, EPOCHS[d], model=model, progress=False)
+    return model.eval()
+
+
+def judge(seminar: object, model: nn.Module, test: Tensor) -> dict[str, float]:
+    """Return both parts of the bound over the test set, and bound and estimate on its first images, in nats."""
+    torch.manual_seed(0)
+    terms = train.evaluate(seminar.negative_elbo(model), test.split(1000))
+    first = test[:ESTIMATED]
+    chunks = [model.log_weights(first, 50) for _ in range(K // 50)]
+    return {
+        "reconstruction": terms["reconstruction"],
+        "kl": terms["kl"],
+        "bound_first": torch.cat(chunks).mean().item(),
+        "estimate_first": metrics.importance_weighted_log_likelihood(iter(chunks)).mean().item(),
+    }
+
+
+def kl_per_unit(mean: Tensor, std: Tensor) -> Tensor:
+    """Return the KL to N(0, 1) of every unit, averaged over examples, (B, d) to (d,)."""
+    return ((mean**2 + std**2 - 1) / 2 - std.log()).mean(dim=0)
+
+
+def log_density(z: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Return log q(z|x) of every pair, (S, d) and (N, d) to (S, N)."""
+    scaled = ((z[:, None] - mean) / std) ** 2 + 2 * std.log() + np.log(2 * np.pi)
+    return -scaled.sum(dim=2) / 2
+
+
+def aggregate(z: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Return log of the mean over examples of q(z|x), (S,)."""
+    rows = [log_density(part, mean, std).logsumexp(dim=1) for part in z.split(64)]
+    return torch.cat(rows) - np.log(len(mean))
+
+
+def as_bytes(probabilities: Tensor) -> np.ndarray:
+    """Return probabilities as integers from 0 to 255."""
+    return (probabilities * 255).round().to(torch.uint8).numpy()
+
+
+def shared_codes(model: nn.Module, x: Tensor, labels: Tensor) -> dict[str, np.ndarray]:
+    """Pick three codes that images share, of one, few and many digits; return images, mean and decoding."""
+    mean, std = model.posterior(x)
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randint(len(x), (60,), generator=generator)
+    z = mean[rows] + std[rows] * torch.randn(60, 2, generator=generator)
+    weights = log_density(z, mean, std).softmax(dim=1)  # of each image in E[x|z], (60, N)
+    size = 1 / (weights**2).sum(dim=1)
+    z, weights, size = z[size > 50], weights[size > 50], size[size > 50]  # codes that many images share
+    digits = weights @ nn.functional.one_hot(labels, 10).float()
+    order = torch.special.entr(digits).sum(dim=1).argsort()
+    chosen = order[[0, len(order) * 3 // 4, -1]]
+    kept = weights[chosen]
+    drawn = torch.multinomial(kept, 6, generator=generator)  # images of this z, by their weight
+    return {
+        "shared_z": z[chosen].numpy(),
+        "shared_images": x[drawn].bool().numpy(),
+        "shared_mean": as_bytes(kept @ x),
+        "shared_decoded": as_bytes(model.decode(z[chosen])),
+        "shared_size": size[chosen].numpy(),
+    }
+
+
+def holes(model: nn.Module, mean: Tensor, std: Tensor) -> dict[str, np.ndarray]:
+    """Return log q(z) on a grid, and decoded codes: where it is densest and thinnest against the prior."""
+    z = torch.cartesian_prod(GRID, GRID)
+    log_q = aggregate(z, mean, std)
+    log_prior = -(z**2).sum(dim=1) / 2 - np.log(2 * np.pi)
+    ratio, outside = log_q - log_prior, z.norm(dim=1) > 2
+    order = {
+        "dense": ratio.masked_fill(outside, -torch.inf).argsort(descending=True),
+        "hole": ratio.masked_fill(outside, torch.inf).argsort(),
+    }
+    picked = {}
+    for name, indices in order.items():
+        apart: list[int] = []  # the first five of the order that lie apart
+        for index in indices.tolist():
+            if len(apart) < 5 and all((z[index] - z[other]).norm() > 0.7 for other in apart):
+                apart.append(index)
+        picked[f"{name}_z"] = z[apart].numpy()
+        picked[f"{name}_images"] = as_bytes(model.decode(z[apart]))
+    return {"log_q": log_q.reshape(81, 81).numpy().astype(np.float16), **picked}
+
+
+@torch.no_grad()
+def arrays_of_plane(model: nn.Module, train_x: Tensor, train_y: Tensor, test: Tensor, labels: Tensor) -> dict:
+    """Return what the figures of the two-dimensional model show."""
+    mean, std = model.posterior(test)
+    points = torch.special.ndtri((torch.arange(12) + 0.5) / 12)  # equal shares of the prior
+    z = torch.cartesian_prod(-points, points).flip(1)
+    grid = nn.functional.avg_pool2d(model.decode(z).reshape(-1, 1, 28, 28), 2)
+    return {
+        "plane_means": mean[:1500].numpy().astype(np.float16),
+        "plane_labels": labels[:1500].to(torch.uint8).numpy(),
+        "plane_decoded": as_bytes(grid.reshape(12, 12, 14, 14)),
+        **shared_codes(model, train_x, train_y),
+        **holes(model, mean, std),
+    }
+
+
+@torch.no_grad()
+def arrays_of_many(model: nn.Module, test: Tensor) -> dict[str, np.ndarray]:
+    """Return what the figures of the larger model show."""
+    torch.manual_seed(1)
+    mean, std = model.posterior(test)
+    first, second = ENDS
+    steps = torch.linspace(0, 1, 9)[:, None]
+    return {
+        "reconstructed": as_bytes(model.decode(mean[:10])),
+        "sampled": as_bytes(model.decode(torch.randn(10, model.latent_dim))),
+        "drawn": model.sample(10).bool().numpy(),
+        "between": as_bytes(model.decode((1 - steps) * mean[first] + steps * mean[second])),
+        "between_ends": test[[first, second]].bool().numpy(),
+        "units_kl": kl_per_unit(mean, std).numpy().astype(np.float32),
+        "units_active": metrics.active_units(mean).numpy(),
+    }
+
+
+def main() -> None:
+    """Train both models, judge them on one fixed draw of the test set, store the arrays."""
+    seminar = load(SEMINAR, "VAE", "negative_elbo")
+    splits = data.load_images("mnist")
+    images = torch.cat([splits.train.images, splits.valid.images])
+    labels = torch.cat([splits.train.labels, splits.valid.labels])
+    test = data.binarize(splits.test.images, seed=0).flatten(1)
+    train_x = data.binarize(images, seed=1).flatten(1)
+    arrays: dict[str, np.ndarray] = {"test": test[:10].bool().numpy()}
+    for d in EPOCHS:
+        model = fit(seminar, images, d)
+        with torch.no_grad():
+            found = judge(seminar, model, test)
+        print(d, found, flush=True)
+        arrays |= {f"{name}_{d}": np.float32(value) for name, value in found.items()}
+        if d == 2:
+            arrays |= arrays_of_plane(model, train_x, labels, test, splits.test.labels)
+        else:
+            arrays |= arrays_of_many(model, test)
+    np.savez_compressed(STORED, **arrays)
+
+
+if __name__ == "__main__":
+    main()
