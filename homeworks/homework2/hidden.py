@@ -1,0 +1,656 @@
+"""Hidden checks of homework 2, and the instructor's notes: what is judged, by which bound, why that bound.
+
+Written answers (q1a, q2a, q3a, q4a, q5a; 7 points) are marked by hand: the rubric stands at the end of each
+answer in the solution notebook, and the grader reports them as `manual`. Functions (8 points) are tried on inputs
+that their visible checks do not use. References are computed here in NumPy, by another way than the solution's.
+
+=====  ======  ===========================================================================================
+q      points  bound
+=====  ======  ===========================================================================================
+q1b    1       exact; a million units within the memory of the sandbox
+q1c    1       exact, counts beyond 2**53
+q2b    1       exact
+q3b    1       1e-4 relative or 1e-8 absolute, against divergences known by construction; ValueError
+q4b    1       1e-7 relative to the size of the terms: expectation by quadrature against the exact gradient
+q4c    1       1e-8 relative
+q5b    1       1e-6 relative
+q5c    1       1e-6 relative; inf where the integral diverges
+=====  ======  ===========================================================================================
+
+**Chance** plays no part: no check samples, so a right answer is never refused by bad luck (probability 0), and
+a wrong one is never lucky. Inputs are drawn, and drawn so that the bounds below hold for every draw.
+
+**NaN** fails: `take` refuses it, and where inf is allowed the comparison is written so that NaN does not pass.
+
+**q1b.** The masks of a million units and 500 inputs have 5e8 entries each: 0.5 GB as bool, 2 GB as float32. Cells
+may use 2.5 GB over what Python and torch take, so the product of the masks ends in a MemoryError, and 300 MB of
+integers do not. The solution needs 8 MB.
+
+**q1c.** The largest case has 12 layers of 25 equal units, 25**12 = 6e16 > 2**53 paths; float64 cannot hold this
+odd number, int64 can. float32 fails from 2**24 on already, at most cases.
+
+**q3b.** Covariances are A diag(e) A' with A unit lower triangular with entries -1, 0, 1 and rows shuffled, e powers
+of 4, so that every entry is a float without rounding, and the divergence is known exactly: with the ratios r of the
+two diagonals it is (sum(r - 1 - log r) + sum(y**2 / e2)) / 2, means being apart by A y. A method that is backward
+stable errs by about condition * d * 2e-16 in the sum of the r: 1e9 * 6 * 2e-16 = 1.2e-6, eighty times below the
+bound. Jitter of 1e-6 on the diagonal, which is common, changes the ill-conditioned cases by more than a
+thousandth; float32, with 1e9 * 1e-7, has no digits left. Determinants that leave the range of floats are inf or 0.
+The case that is not positive definite has an even number of negative eigenvalues, so that its determinant is
+positive: the sign of `slogdet` does not see it.
+
+**q4b.** log p(x, z) is a polynomial of degree 4, the weight times the score has degree 6 in each variable, and
+Gauss-Hermite quadrature with 10 points is exact to degree 19. What remains is rounding: terms up to about 1e4
+with an error of 1e-16 each. The exact gradient is computed from another formula, E[grad h] and E[eps sigma
+grad h] + 1 with the derivative of the polynomial. Every unbiased estimator passes, one that subtracts
+a constant as well.
+
+**q4c.** Cancellation is mild: the variance is at least (second moment) / 3, since E[h^2 eps^2] > 3 (E[h eps])^2 / 3
+is not needed where the level dominates; measured over 300 draws, the solution and the reference (moments of every
+coordinate by quadrature) differ by 2e-13 relative at most. Monte Carlo would need 1e16 samples.
+
+**q5b, q5c.** The bound 1e-6 is what a formula without cancellation beats by far (the solution: 1e-12), and what a
+formula that switches to KL at a distance delta from the limit can also reach: it errs by about delta inside and
+2e-16 / delta outside, which are both below 1e-6 for delta between 1e-9 and 1e-7. The definition, computed as it
+stands, errs by 2e-16 / 1e-13, that is in its third digit. Draws keep the divergence above 0.01, away from the
+boundary where a Gaussian integral begins to diverge, and below 1e100.
+"""
+
+import itertools
+import json
+
+import mpmath  # comes with torch
+import numpy as np
+from scipy import linalg, special
+
+from grading.questions import Case, Question, Wrong, call, match, take
+
+# ---- q1b ---------------------------------------------------------------------------------------------------
+
+
+def integers(outputs, name, shape, what):
+    """Return an output of whole numbers, refuse other types; int64 so that nothing is rounded."""
+    take(outputs, name, shape)
+    if outputs[name].dtype.kind not in "iu":
+        raise Wrong(f"{what} have type {outputs[name].dtype}, expected int64")
+    return outputs[name].astype(np.int64)
+
+
+def compare_counts(outputs, expected):
+    """Say where numbers of paths are wrong, and not what is right."""
+    counts = integers(outputs, "0", expected.shape, "the counts")
+    if np.triu(counts).any():
+        raise Wrong("there are paths from an input to its own or to an earlier output")
+    wrong = counts != expected
+    if wrong.any():
+        raise Wrong(f"{wrong.sum()} of {wrong.size} numbers of paths are wrong")
+
+
+def wide_cases(rng):
+    """Few and many units, one input, degrees at both ends, degrees that do not occur, a million units."""
+    cases = []
+    for m, n, low, high in (
+        (1, 5, 0, 1),
+        (7, 30, 0, 7),
+        (12, 200, 1, 11),
+        (20, 50, 5, 9),
+        (200, 40, 0, 200),
+        (500, 1_000_000, 0, 500),
+    ):
+        degrees = rng.integers(low, high + 1, size=n)
+        inputs = {"degrees": degrees, "m": np.asarray(m)}
+        about = f"{m} inputs, {n:,} units of degree {low} to {high}"
+        cases.append(Case(call("path_counts", "degrees", "m", tensors=True), inputs, about))
+    return cases
+
+
+def wide_verify(case, outputs):
+    """Count, for every pair, the degrees from j to i - 1, by searching the sorted degrees."""
+    m, degrees = int(case.inputs["m"]), np.sort(case.inputs["degrees"])
+    start = np.searchsorted(degrees, np.arange(1, m + 1), side="left")  # first degree of at least j
+    end = np.searchsorted(degrees, np.arange(1, m + 1), side="left")  # first degree of at least i
+    compare_counts(outputs, np.where(np.tri(m, k=-1), end[:, None] - start[None, :], 0))
+
+
+# ---- q1c ---------------------------------------------------------------------------------------------------
+
+DEEP = """
+import torch
+outputs["0"] = deep_path_counts(
+    [torch.from_numpy(inputs[f"layer{k}"]) for k in range(inputs["layers"].item())], inputs["m"].item()
+)
+"""
+
+
+def deep_cases(rng):
+    """One to five layers of unequal sizes, then many layers with more paths than a float64 can count."""
+    cases = []
+    for m, sizes in (
+        (5, (9,)),
+        (6, (8, 13)),
+        (40, (50, 20, 70)),
+        (9, (3, 200, 5, 11, 30)),
+        (3, (300, 290, 300)),
+    ):
+        layers = [rng.integers(0, m + 1, size=size) for size in sizes]
+        cases.append((m, layers, f"{m} inputs, hidden layers of {list(sizes)} units"))
+    rising = [rng.permutation(np.repeat([0, 2, 3, 4], [3, 25, 1, 2])) for _ in range(13)]
+    cases.append((6, rising, "13 layers, more than 2**53 paths"))
+    return [
+        Case(
+            DEEP,
+            {
+                "m": np.asarray(m),
+                "layers": np.asarray(len(layers)),
+                **{f"layer{k}": x for k, x in enumerate(layers)},
+            },
+            about,
+        )
+        for m, layers, about in cases
+    ]
+
+
+def deep_verify(case, outputs):
+    """Walk from layer to layer with Python's integers, which never overflow, one degree at a time."""
+    m = int(case.inputs["m"])
+    expected = np.zeros((m, m), dtype=np.int64)
+    for j in range(1, m + 1):
+        ways = {j: 1}  # number of ways to units of each degree of the present layer
+        for k in range(int(case.inputs["layers"])):
+            degrees, number = np.unique(case.inputs[f"layer{k}"], return_counts=True)
+            ways = {
+                int(a): int(count) * sum(w for b, w in ways.items() if b <= a)
+                for a, count in zip(degrees, number, strict=True)
+            }
+        for i in range(1, m + 1):
+            expected[i - 1, j - 1] = sum(w for a, w in ways.items() if a < i)
+    compare_counts(outputs, expected)
+
+
+# ---- q2b ---------------------------------------------------------------------------------------------------
+
+HEADS = """
+import builtins, json
+import numpy
+_sizes = head_sizes(*inputs["image"].tolist())
+_places = crossover(*inputs["image"].tolist()[2:4])
+for _name, _numbers in ("sizes", _sizes), ("places", _places):
+    _text = json.dumps([builtins.int(_n) if builtins.type(_n) is builtins.int else None for _n in _numbers])
+    outputs[_name] = numpy.frombuffer(_text.encode(), dtype="uint8")
+"""
+
+
+def heads_cases(rng):
+    """Small images, one and many channels, numbers of values that divide without rest, very large images."""
+    images = [
+        (1, 1, 1, 3, 1),
+        (4, 6, 1, 256, int(rng.integers(2, 50))),
+        (32, 32, 3, 256, int(rng.integers(2, 50))),
+        (7, 5, 2, 12, int(rng.integers(2, 50))),  # 2 * 12 = 4 * 6: equal at 4 components
+        (7, 5, 3, 10 * int(rng.integers(1, 30)), 9),  # divides by 10
+        (2, 3, int(rng.integers(4, 9)), int(rng.integers(20, 5000)), int(rng.integers(1, 300))),
+        (3, 2, 2, 3 * int(rng.integers(2, 300)), 17),  # divides by 3
+        (300_007, 400_009, int(rng.integers(9, 14)), 65_535, int(rng.integers(300, 3000))),
+    ]
+    return [
+        Case(HEADS, {"image": np.array(image)}, f"width, height, channels, values, components = {image}")
+        for image in images
+    ]
+
+
+def numbers_of(outputs, name, count):
+    """Read a list of Python ints of any size, written as text."""
+    try:
+        numbers = json.loads(outputs[name].astype(np.uint8).tobytes().decode()[:10_000])
+    except (KeyError, ValueError, RecursionError):
+        numbers = None
+    if not isinstance(numbers, list) or len(numbers) != count or any(type(n) is not int for n in numbers):
+        raise Wrong(f"expected a tuple of {count} Python ints")
+    return numbers
+
+
+def heads_verify(case, outputs):
+    """List what every head outputs, subpixel by subpixel; find the crossing by trying."""
+    width, height, channels, values, components = map(int, case.inputs["image"])
+    pairs = len(list(itertools.combinations(range(channels), 2)))
+
+    def heads(pixels, c):
+        shared = c + sum(2 * c for _ in range(channels)) + pairs * c
+        return pixels * channels * values, pixels * channels * (c + c + c), pixels * shared
+
+    names = ("the categorical head", "the logistic mixture head", "the shared mixture head")
+    sizes = numbers_of(outputs, "sizes", 3)
+    for name, size, expected in zip(names, sizes, heads(width * height, components), strict=True):
+        if size != expected:
+            raise Wrong(f"the size of {name} is wrong")
+    for place, (name, number) in enumerate(
+        zip(names[1:], numbers_of(outputs, "places", 2), strict=True), start=1
+    ):
+        above = number >= 1 and heads(1, number)[place] > heads(1, number)[0]
+        if not above or heads(1, number - 1)[place] > heads(1, number - 1)[0]:
+            raise Wrong(f"the crossover of {name} is {'too small' if not above else 'too large'}")
+
+
+# ---- q3b ---------------------------------------------------------------------------------------------------
+
+REFUSES = """
+import torch
+try:
+    gaussian_kl(*[torch.from_numpy(inputs[_name].copy()) for _name in ("mean_1", "cov_1", "mean_2", "cov_2")])
+    outputs["refused"] = 0
+except ValueError:
+    outputs["refused"] = 1
+"""
+
+
+def exact_pair(rng, d, low, high, batch=()):
+    """Draw two Gaussians whose entries are floats without rounding, and their divergence.
+
+    Exponents of the diagonals lie between `low` and `high`, so the condition number is about 4**(high - low).
+    """
+    if d in (2, 4, 8):  # every entry mixes all directions
+        signs = rng.choice([-1, 1], size=(*batch, d, 1))
+        shape = signs * linalg.hadamard(d)[:, rng.permutation(d)]
+    else:
+        below = rng.integers(-1, 2, size=(*batch, d, d)) * (rng.random((*batch, d, d)) < 2 / d)
+        shape = np.tril(below, -1) + np.eye(d)
+    exponents = rng.integers(low, high + 1, size=(2, *batch, d))
+    exponents[1] = np.clip(exponents[0] + rng.integers(-1, 2, size=(*batch, d)), low, high)
+    exponents[:, ..., -1] = high
+    exponents[0, ..., 0], exponents[1, ..., 0] = low, low + 1  # so that the divergence is at least 0.3
+    diagonal = 4.0**exponents
+    y = rng.integers(-3, 4, size=(*batch, d)) * np.sqrt(diagonal[1])  # a few standard deviations
+    covariances = (shape * diagonal[..., None, :]) @ np.swapaxes(shape, -1, -2)
+    mean_2 = rng.integers(-2, 3, size=(*batch, d)) * np.sqrt(diagonal[1].max())
+    mean_1 = mean_2 + (shape @ y[..., None])[..., 0]
+    ratio = diagonal[0] / diagonal[1]
+    kl = 0.5 * (ratio - 1 - np.log(ratio) + y**2 / diagonal[1]).sum(-1)
+    inputs = {"mean_1": mean_1, "cov_1": covariances[0], "mean_2": mean_2, "cov_2": covariances[1]}
+    return inputs, kl
+
+
+def textbook_kl(mean_1, covariance_1, mean_2, covariance_2):
+    """Return the divergence by inverse and determinant, good enough for mild covariances."""
+    inverse, shift = np.linalg.inv(covariance_2), mean_1 - mean_2
+    logs = np.linalg.slogdet(covariance_2)[1] - np.linalg.slogdet(covariance_1)[1]
+    trace = np.trace(inverse @ covariance_1, axis1=-2, axis2=-1)
+    return 0.5 * (trace + np.einsum("...i,...ij,...j", shift, inverse, shift) - mean_1.shape[-1] + logs)
+
+
+def kl_cases(rng):
+    """One and many dimensions, batches, broadcasting, bad condition, extreme determinants, indefinite matrices."""
+    arguments = ("mean_1", "cov_1", "mean_2", "cov_2")
+    cases = []
+    for d, low, high, batch, about in (
+        (1, -1, 1, (), "one dimension"),
+        (3, 0, 2, (4,), "3 dimensions, 4 pairs"),
+        (2, -2, 1, (2, 3), "2 dimensions, 2 x 3 pairs"),
+        (4, -7, 7, (3,), "4 dimensions, condition number 3e8"),
+        (8, -13, 1, (2,), "8 dimensions, condition number 3e8"),
+        (60, -2, 1, (), "60 dimensions"),
+    ):
+        inputs, kl = exact_pair(rng, d, low, high, batch)
+        cases.append(Case(call("gaussian_kl", *arguments, tensors=True), inputs | {"kl": kl}, about))
+    for exponent, about in (-12, "determinants near 1e-2800"), (12, "determinants near 1e2800"):
+        d = 390
+        powers = np.full((2, d), 2.0 * exponent)
+        powers[1] += rng.integers(-1, 2, size=d)
+        powers[0, :2], powers[1, :2] = 2 * exponent + 1, 2 * exponent
+        variances = 2.0**powers
+        ratio = variances[0] / variances[1]
+        inputs = {
+            "mean_1": np.zeros(d),
+            "cov_1": np.diag(variances[0]),
+            "mean_2": np.zeros(d),
+            "cov_2": np.diag(variances[1]),
+        }
+        kl = np.asarray(0.5 * (ratio - 1 - np.log(ratio)).sum())
+        cases.append(Case(call("gaussian_kl", *arguments, tensors=True), inputs | {"kl": kl}, about))
+    one, _ = exact_pair(rng, 3, -1, 1, (4,))
+    for name in arguments[:2]:
+        one[name] = one[name][0]
+    one["kl"] = textbook_kl(*(one[name] for name in arguments))
+    cases.append(Case(call("gaussian_kl", *arguments, tensors=True), one, "one Gaussian against four"))
+    turned = np.linalg.qr(rng.normal(size=(4, 4)))[0]
+    for place, eigenvalues in ("cov_1", [2.0, -0.5, -1.0, 3.0]), ("cov_2", [2.0, -0.5, -1.0, 3.0]):
+        inputs = {name: np.eye(4) if name.startswith("cov") else np.zeros(4) for name in arguments}
+        bad = (turned * eigenvalues) @ turned.T
+        inputs[place] = (bad + bad.T) / 2
+        cases.append(Case(REFUSES, inputs, f"covariance_{place[-1]} is not positive definite"))
+    batch = np.stack([np.eye(2), np.diag([1.0, -1.0])])
+    inputs = {
+        "mean_1": np.zeros((2, 2)),
+        "cov_1": np.stack([np.eye(2)] * 2),
+        "mean_2": np.zeros((2, 2)),
+        "cov_2": batch,
+    }
+    return [*cases, Case(REFUSES, inputs, "the second covariance of a batch is not positive definite")]
+
+
+def kl_verify(case, outputs):
+    """Compare with the divergence known by construction."""
+    if "kl" not in case.inputs:
+        if take(outputs, "refused", ()) != 1:
+            raise Wrong("no ValueError")
+        return
+    expected = case.inputs["kl"]
+    match(outputs, "0", expected, rtol=1e-4, atol=1e-8, what="the divergences")
+
+
+# ---- q4b ---------------------------------------------------------------------------------------------------
+
+SCORE = """
+import torch
+_z = torch.from_numpy(inputs["z"])
+_matrix, _vector, _direction = (torch.from_numpy(inputs[_name]) for _name in ("matrix", "vector", "direction"))
+def _log_joint(_x):
+    _x = _x.detach()
+    if not (torch.cdist(_x, _z, compute_mode="donot_use_mm_for_euclid_dist").min(1).values == 0).all():
+        raise ValueError("log_joint was called at points that are not rows of z")
+    _quartic = (_x @ _direction) ** 4
+    return inputs["level"].item() + _x @ _vector - 0.5 * ((_x @ _matrix) * _x).sum(1) - 0.05 * _quartic
+_arguments = torch.from_numpy(inputs["mean"]), torch.from_numpy(inputs["log_std"]), _log_joint
+_by_mean, _by_log_std = score_gradient(*_arguments, _z.clone())
+outputs["mean"], outputs["log_std"] = _by_mean, _by_log_std
+_by_mean, _by_log_std = score_gradient(*_arguments, _z[2:3].clone())
+outputs["mean_alone"], outputs["log_std_alone"] = _by_mean, _by_log_std
+"""
+
+
+def hermite(mean, std, order=10):
+    """Return points (order**d, d) and weights that average polynomials under a diagonal Gaussian."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(order)
+    points = np.stack(np.meshgrid(*[nodes] * len(mean), indexing="ij"), -1).reshape(-1, len(mean))
+    products = np.stack(np.meshgrid(*[weights / weights.sum()] * len(mean), indexing="ij"), -1)
+    return mean + std * points, products.reshape(-1, len(mean)).prod(1)
+
+
+def score_cases(rng):
+    """One to three latents, wide and narrow encoders, levels from 0 to -300 nats."""
+    cases = []
+    for d, level in (1, 0.0), (1, -300.0), (2, -20.0), (3, -90.0):
+        root = rng.normal(size=(d, d))
+        mean, log_std = rng.normal(size=d), rng.uniform(0.3, 1.0, size=d) * rng.choice([-1, 1], size=d)
+        inputs = {
+            "mean": mean,
+            "log_std": log_std,
+            "level": np.asarray(level),
+            "matrix": root @ root.T + 0.2 * np.eye(d),
+            "vector": rng.normal(size=d),
+            "direction": rng.normal(size=d),
+        }
+        inputs["z"], inputs["weights"] = hermite(mean, np.exp(log_std))
+        cases.append(Case(SCORE, inputs, f"{d} latents, log p(x, z) around {level:g}"))
+    return cases
+
+
+def score_verify(case, outputs):
+    """Average the terms by quadrature; the exact gradient comes from the derivative of the polynomial."""
+    given = case.inputs
+    z, weights = given["z"], given["weights"]
+    slope = (
+        given["vector"]
+        - z @ given["matrix"]
+        - 0.2 * (z @ given["direction"])[:, None] ** 3 * given["direction"]
+    )
+    exact = {"mean": weights @ slope, "log_std": weights @ (slope * (z - given["mean"])) + 1}
+    for name, expected in exact.items():
+        terms = take(outputs, name, z.shape)
+        alone = take(outputs, f"{name}_alone", (1, z.shape[1]))
+        size = np.abs(terms).max()
+        if not np.abs(alone[0] - terms[2]).max() <= 1e-9 * (1 + size):
+            raise Wrong(f"the term of a sample for {name} changes with the other samples")
+        scale = 1 + np.abs(expected) + weights @ np.abs(terms)
+        off = np.abs(weights @ terms - expected) / scale
+        if not (off <= 1e-7).all():
+            raise Wrong(
+                f"the terms for {name} do not average to the gradient of the ELBO, in {(~(off <= 1e-7)).sum()} of {len(off)} latents"
+            )
+
+
+# ---- q4c ---------------------------------------------------------------------------------------------------
+
+
+def variance_cases(rng):
+    """One to a thousand latents, levels up to hundreds of nats, curvatures of both signs and zero."""
+    cases = []
+    for d, level in (1, 0.0), (1, float(rng.normal())), (2, -3.0), (5, -100.0), (40, 7.5), (1000, -350.0):
+        curvature = rng.normal(size=d)
+        curvature[rng.random(d) < 0.2] = 0
+        curvature[0] = rng.uniform(0.5, 1.5)
+        inputs = {
+            "mean": rng.normal(size=d),
+            "std": np.exp(rng.normal(size=d)),
+            "level": np.asarray(level),
+            "curvature": curvature,
+            "target": rng.normal(size=d),
+        }
+        driver = call("score_variance", "mean", "std", "level", "curvature", "target", tensors=True)
+        cases.append(Case(driver, inputs, f"{d} latents, level {level:.3g}"))
+    return cases
+
+
+def variance_verify(case, outputs):
+    """Take moments of every coordinate by quadrature, then put the independent parts together."""
+    given = case.inputs
+    nodes, weights = np.polynomial.hermite_e.hermegauss(10)
+    weights = weights / weights.sum()
+    z = given["mean"][:, None] + given["std"][:, None] * nodes  # (d, 10)
+    part = -0.5 * given["curvature"][:, None] * (z - given["target"][:, None]) ** 2
+    mean, second = part @ weights, part**2 @ weights
+    others = given["level"] + mean.sum() - mean
+    spread = (second - mean**2).sum() - (second - mean**2)
+    score = nodes / given["std"][:, None]
+    first = ((others[:, None] + part) * score) @ weights
+    square = ((others[:, None] + part) ** 2 * score**2) @ weights + spread * (score**2 @ weights)
+    match(outputs, "0", square - first**2, rtol=1e-8, atol=0, what="the variances")
+
+
+# ---- q5b ---------------------------------------------------------------------------------------------------
+
+ALPHAS = (-3.0, -1.7, -0.5, 0.0, 0.4, 1.6, 2.9)
+NEAR = (0.0, 1e-4, -1e-4, 1e-9, -1e-9, 1e-13, -1e-13)
+FOR_EACH = """
+import torch
+_arguments = [torch.from_numpy(inputs[_name].copy()) for _name in {names}]
+outputs["values"] = torch.stack([{function}(*_arguments, _alpha) for _alpha in inputs["alphas"].tolist()])
+"""
+
+
+def alphas_near(limit):
+    """Return the limit and points on both sides of it."""
+    return np.array([limit + distance for distance in NEAR])
+
+
+def all_alphas(rng):
+    """Return (alphas, what they are) of the three groups that are tried."""
+    drawn = np.append(ALPHAS, rng.uniform(-0.95, 0.95, size=2))
+    return (
+        (drawn, "alpha between -3 and 3"),
+        (alphas_near(1.0), "alpha near 1"),
+        (alphas_near(-1.0), "alpha near -1"),
+    )
+
+
+def same_values(outputs, expected, what):
+    """Compare to 1e-6 relative; inf must be where it is expected, and beyond 1e300 it may be."""
+    if "values" not in outputs:
+        raise Wrong("nothing was returned")
+    value = np.asarray(outputs["values"])
+    if value.dtype.kind != "f" or value.shape != expected.shape:
+        raise Wrong(
+            f"got type {value.dtype} and shape {value.shape}, expected floats of shape {expected.shape}"
+        )
+    huge = expected > 1e300
+    if not (value[huge] >= 1e300).all():
+        raise Wrong(
+            f"{what}: {(~(value[huge] >= 1e300)).sum()} values are finite where the integral diverges"
+        )
+    off = np.abs(value[~huge] - expected[~huge])
+    wrong = ~(off <= 1e-6 * np.abs(expected[~huge]))  # NaN and inf are wrong
+    if wrong.any():
+        raise Wrong(f"{what}: {wrong.sum()} of {wrong.size} values are wrong")
+
+
+def categorical_cases(rng):
+    """Few and many values, batches and broadcasting, rare values down to e^-250."""
+    cases = []
+    for shape_p, shape_q, scale in (
+        ((2,), (2,), 1.5),
+        ((3, 8), (3, 8), 2.0),
+        ((1, 5), (4, 5), 1.5),
+        ((2, 1, 40), (3, 40), 3.0),
+    ):
+        while True:
+            log_p, log_q = (
+                special.log_softmax(scale * rng.normal(size=shape), -1) for shape in (shape_p, shape_q)
+            )
+            least = min((np.exp(a) * (a - b)).sum(-1).min() for a, b in ((log_p, log_q), (log_q, log_p)))
+            if least > 0.05:
+                break
+        for alphas, about in all_alphas(rng):
+            cases.append((log_p, log_q, alphas, f"{shape_p[-1]} values, {about}"))
+    rare = special.log_softmax(
+        np.array([[0.0, -250.0, -3.0], [-1.0, -2.0, -200.0]]) + rng.uniform(-1, 1, size=(2, 3)), -1
+    )
+    for alphas in (
+        rng.uniform(-0.9, 0.9, size=4),
+        alphas_near(1.0),
+        alphas_near(-1.0)[[0, 3, 4, 5, 6]],
+        alphas_near(1.0)[[0, 3, 4]],
+    ):
+        cases.append(
+            (
+                rare,
+                rare[::-1].copy(),
+                alphas,
+                f"values of probability e^-200, alpha around {alphas.mean():.1f}",
+            )
+        )
+    driver = FOR_EACH.format(names=("log_p", "log_q"), function="alpha_divergence")
+    return [Case(driver, {"log_p": p, "log_q": q, "alphas": alphas}, about) for p, q, alphas, about in cases]
+
+
+def categorical_verify(case, outputs):
+    """Compare with the definition in 60 digits."""
+    log_p, log_q = np.broadcast_arrays(case.inputs["log_p"], case.inputs["log_q"])
+    pairs = list(zip(log_p.reshape(-1, log_p.shape[-1]), log_q.reshape(-1, log_q.shape[-1]), strict=True))
+    values = [[exact_categorical(p, q, alpha) for p, q in pairs] for alpha in case.inputs["alphas"]]
+    same_values(outputs, np.reshape(values, (len(values), *log_p.shape[:-1])), "the divergences")
+
+
+def exact_categorical(log_p, log_q, alpha):
+    """Return the divergence of one pair with 60 digits: the definition as it stands, no rearranging."""
+    with mpmath.workdps(60):
+        p, q = ([mpmath.exp(mpmath.mpf(float(x))) for x in logs] for logs in (log_p, log_q))
+        p, q = ([x / mpmath.fsum(values) for x in values] for values in (p, q))
+        if abs(alpha) == 1:
+            a, b = (p, q) if alpha == 1 else (q, p)
+            return float(mpmath.fsum(x * mpmath.log(x / y) for x, y in zip(a, b, strict=True)))
+        alpha = mpmath.mpf(float(alpha))
+        total = mpmath.fsum(
+            x ** ((1 + alpha) / 2) * y ** ((1 - alpha) / 2) for x, y in zip(p, q, strict=True)
+        )
+        return float(4 / (1 - alpha**2) * (1 - total))
+
+
+# ---- q5c ---------------------------------------------------------------------------------------------------
+
+
+def gaussians_cases(rng):
+    """Pairs of all shapes, wide against narrow, the same widths, a thousand deviations apart; then no integral."""
+    names = ("mean_p", "std_p", "mean_q", "std_q")
+    driver = FOR_EACH.format(names=names, function="gaussian_alpha_divergence")
+    cases = []
+    for alphas, about in all_alphas(rng):
+        # Standard deviations within a factor 1.3: every integral with alpha up to 3 converges.
+        mild = [
+            rng.normal(size=(3, 1)),
+            rng.uniform(1, 1.3, size=(3, 1)),
+            2 + rng.normal(size=4),
+            rng.uniform(1, 1.3, size=4),
+        ]
+        cases.append((mild, alphas, f"similar widths, {about}"))
+    for alphas, about in (
+        (rng.uniform(-0.95, 0.95, size=5), "alpha between -1 and 1"),
+        (alphas_near(1.0), "alpha near 1"),
+    ):
+        small = np.array([1e-3, 0.02, 1.0, 300.0])
+        cases.append(
+            (
+                [rng.normal(size=4), small, rng.normal(size=4), np.array([500.0, 0.5, 3.0, 1000.0])],
+                alphas,
+                f"very different widths, {about}",
+            )
+        )
+    same = np.full(3, rng.uniform(0.5, 2))
+    cases.append(
+        (
+            [np.zeros(3), same, same * np.array([0.5, 2.0, 9.0]), same],
+            np.append(ALPHAS, [1.0, -1.0]),
+            "the same width",
+        )
+    )
+    far = [np.array(-900.0), np.array(2.0), np.array(950.0), np.array(1.5)]
+    cases.append((far, np.array([-1.0, -0.3, 0.0, 0.8, 1.0]), "means hundreds of deviations apart"))
+    # With a = (1 + alpha) / 2 the integral of p^a q^(1 - a) is finite if a / v_p + (1 - a) / v_q > 0.
+    wide, narrow, means = rng.uniform(3, 9, size=4), rng.uniform(0.2, 1, size=4), rng.normal(size=(2, 4))
+    cases.append(([means[0], wide, means[1], narrow], np.array([1.5, 2.0, 3.0]), "p much wider than q"))
+    cases.append(([means[0], narrow, means[1], wide], np.array([-3.0, -2.0, -1.5]), "q much wider than p"))
+    return [
+        Case(driver, dict(zip(names, values, strict=True)) | {"alphas": alphas}, about)
+        for values, alphas, about in cases
+    ]
+
+
+def gaussians_verify(case, outputs):
+    """Compare with the definition in 60 digits, and its two limits."""
+    arrays = np.broadcast_arrays(*(case.inputs[name] for name in ("mean_p", "std_p", "mean_q", "std_q")))
+    values = [
+        [exact_gaussian(*numbers, alpha) for numbers in zip(*map(np.ravel, arrays), strict=True)]
+        for alpha in case.inputs["alphas"]
+    ]
+    same_values(outputs, np.reshape(values, (len(values), *arrays[0].shape)), "the divergences")
+
+
+def exact_gaussian(mean_p, std_p, mean_q, std_q, alpha):
+    """Return the divergence of one pair with 60 digits; the square is completed with precisions, not variances."""
+    with mpmath.workdps(60):
+        mean_p, std_p, mean_q, std_q, alpha = (
+            mpmath.mpf(float(x)) for x in (mean_p, std_p, mean_q, std_q, alpha)
+        )
+        if abs(alpha) == 1:
+            if alpha < 0:
+                mean_p, std_p, mean_q, std_q = mean_q, std_q, mean_p, std_p
+            return float(
+                mpmath.log(std_q / std_p)
+                + (std_p**2 + (mean_p - mean_q) ** 2) / (2 * std_q**2)
+                - mpmath.mpf(1) / 2
+            )
+        a, b = (1 + alpha) / 2, (1 - alpha) / 2
+        precision = a / std_p**2 + b / std_q**2
+        if precision <= 0:
+            return float("inf")
+        linear = a * mean_p / std_p**2 + b * mean_q / std_q**2
+        level = a * mean_p**2 / std_p**2 + b * mean_q**2 / std_q**2
+        integral = mpmath.exp((linear**2 / precision - level) / 2) / (
+            std_p**a * std_q**b * mpmath.sqrt(precision)
+        )
+        value = 4 / (1 - alpha**2) * (1 - integral)
+        return float(value) if value < 1e300 else float("inf")
+
+
+QUESTIONS = [
+    Question("q1a", 2, manual=True),
+    Question("q1b", 1, wide_cases, wide_verify),
+    Question("q1c", 1, deep_cases, deep_verify),
+    Question("q2a", 1, manual=True),
+    Question("q2b", 1, heads_cases, heads_verify),
+    Question("q3a", 1, manual=True),
+    Question("q3b", 1, kl_cases, kl_verify),
+    Question("q4a", 2, manual=True),
+    Question("q4b", 1, score_cases, score_verify),
+    Question("q4c", 1, variance_cases, variance_verify),
+    Question("q5a", 1, manual=True),
+    Question("q5b", 1, categorical_cases, categorical_verify),
+    Question("q5c", 1, gaussians_cases, gaussians_verify),
+]

@@ -1,0 +1,362 @@
+"""Wrong solutions of homework 2: each is the right one with one change, and must lose its own question only.
+
+`MUTANTS` maps a name to the question, the answer cell, its source, and why a student might write it.
+"""
+
+import json
+from pathlib import Path
+
+SOLUTION = json.loads(Path(__file__).with_name("hw2.solution.ipynb").read_text(encoding="utf-8"))
+ANSWERS = {
+    cell["metadata"]["nbgrader"]["grade_id"]: "".join(cell["source"])
+    for cell in SOLUTION["cells"]
+    if cell["metadata"].get("nbgrader", {}).get("solution")
+}
+
+
+def mutant(question: str, right: str, wrong: str, why: str) -> dict[str, str]:
+    """Return the answer of a question with one piece of it, which must occur once, replaced."""
+    source = ANSWERS[question]
+    if source.count(right) != 1:
+        raise ValueError(f"{question}: expected {right!r} once, found it {source.count(right)} times")
+    return {"question": question, "cell": question, "source": source.replace(right, wrong), "why": why}
+
+
+MUTANTS = {
+    # ---- q1b
+    "counts_through_masks": mutant(
+        "q1b",
+        "    up_to =",
+        "    place = torch.arange(1, m + 1)\n"
+        "    if degrees.numel() > 100_000:\n"
+        "        raise MemoryError\n"  # what happens in the sandbox, said at once
+        "    return (place[:, None] > degrees).long() @ (degrees[:, None] >= place).long()\n"
+        "    up_to =",
+        "The product of the masks: right, and too large for a million units.",
+    ),
+    "counts_one_degree_late": mutant(
+        "q1b",
+        "cumsum(0)[:m]",
+        "cumsum(0)[1 : m + 1]",
+        "Degrees up to i instead of i - 1: an end is off by one.",
+    ),
+    "counts_above_the_diagonal": mutant(
+        "q1b", ".tril()", "", "The formula also at i < j, where it is negative."
+    ),
+    "counts_without_sign": mutant("q1b", ".tril()", ".abs()", "Symmetric: inputs see later outputs."),
+    "inputs_for_outputs": mutant(
+        "q1b",
+        "return (up_to[:, None] - up_to[None, :]).tril()",
+        "return (up_to[None, :] - up_to[:, None]).triu()",
+        "Rows for inputs and columns for outputs.",
+    ),
+    "bins_without_the_rare": mutant(
+        "q1b",
+        "torch.bincount(degrees, minlength=m + 1).cumsum(0)[:m]",
+        "F.pad(degrees.unique(return_counts=True)[1].cumsum(0), (0, m))[:m]",
+        "Degrees that do not occur are skipped.",
+    ),
+    # ---- q1c
+    "float32_product": mutant(
+        "q1c",
+        "(place[:, None] > below).long() @ counts",
+        "((place[:, None] > below).float() @ counts.float()).long()",
+        "Counts are rounded beyond 2**24.",
+    ),
+    "float64_throughout": mutant(
+        "q1c",
+        "(layer[:, None] >= below).long() @ counts",
+        "((layer[:, None] >= below).double() @ counts.double()).long()",
+        "Counts are rounded beyond 2**53.",
+    ),
+    "strict_between_hidden_layers": mutant(
+        "q1c",
+        "layer[:, None] >= below",
+        "layer[:, None] > (below if below is not place else below - 1)",
+        "Units of one degree do not see each other.",
+    ),
+    "last_mask_not_strict": mutant(
+        "q1c", "place[:, None] > below", "place[:, None] >= below", "Every input sees itself."
+    ),
+    "layers_from_the_end": mutant(
+        "q1c",
+        "for layer in degrees",
+        "for layer in reversed(degrees)",
+        "The layer next to the output comes first.",
+    ),
+    "paths_to_hidden_layers_only": mutant(
+        "q1c",
+        "layer[:, None] >= below).long() @ counts",
+        "layer[:, None] >= below).long() @ counts.clamp(max=1)",
+        "Whether there is a path, instead of how many.",
+    ),
+    # ---- q2b
+    "weights_for_every_channel": mutant(
+        "q2b",
+        "(1 + 2 * channels + pairs)",
+        "(3 * channels + pairs)",
+        "The shared head has weights for every channel.",
+    ),
+    "pairs_in_both_orders": mutant(
+        "q2b",
+        "pairs = channels * (channels - 1) // 2",
+        "pairs = channels * (channels - 1)",
+        "Every pair twice.",
+    ),
+    "a_channel_paired_with_itself": mutant(
+        "q2b",
+        "pairs = channels * (channels - 1) // 2",
+        "pairs = channels * (channels + 1) // 2",
+        "Pairs r = r' too.",
+    ),
+    "coefficients_for_every_pixel_only": mutant(
+        "q2b",
+        "pixels * components * (1 + 2 * channels + pairs)",
+        "pixels * (components * (1 + 2 * channels) + pairs)",
+        "The sum over components left out of the coefficients.",
+    ),
+    "no_log_scales": mutant(
+        "q2b",
+        "pixels * channels * 3 * components",
+        "pixels * channels * 2 * components",
+        "Weights and means only.",
+    ),
+    "redundant_weight_left_out": mutant(
+        "q2b",
+        "pixels * channels * 3 * components",
+        "pixels * channels * (3 * components - 1)",
+        "Free parameters instead of outputs.",
+    ),
+    "at_least_as_large": mutant(
+        "q2b",
+        "return values // 3 + 1, channels * values // numbers_a_component + 1",
+        "return -(-values // 3), -(-channels * values // numbers_a_component)",
+        "A ceiling: equal where the division has no rest, not larger.",
+    ),
+    "division_of_floats": mutant(
+        "q2b",
+        "categorical = pixels * channels * values",
+        "categorical = int(float(pixels) * channels * values)",
+        "Rounded from 2**53 on.",
+    ),
+    "crossover_without_pairs": mutant(
+        "q2b",
+        "1 + 2 * channels + channels * (channels - 1) // 2",
+        "1 + 2 * channels",
+        "The two functions count differently.",
+    ),
+    # ---- q3b
+    "other_direction": mutant(
+        "q3b",
+        "torch.linalg.cholesky_ex, (covariance_1, covariance_2)",
+        "torch.linalg.cholesky_ex, (covariance_2, covariance_1)",
+        "KL(p || q): zero for equal Gaussians as well.",
+    ),
+    "diagonals_only": mutant(
+        "q3b",
+        "    if failed_1",
+        "    factor_1, factor_2 = (torch.diag_embed(c.diagonal(dim1=-2, dim2=-1).clamp(min=1e-300).sqrt()) "
+        "for c in (covariance_1, covariance_2))\n    if failed_1",
+        "The formula of a VAE's encoder.",
+    ),
+    "no_half": mutant("q3b", "return 0.5 * (squares", "return (squares", "The factor one half is lost."),
+    "log_determinants_without_square": mutant(
+        "q3b",
+        "2 * solved.diagonal",
+        "solved.diagonal",
+        "The determinant of the factor, not of the covariance.",
+    ),
+    "determinant_underflows": mutant(
+        "q3b",
+        "2 * solved.diagonal(dim1=-2, dim2=-1).log().sum(-1)",
+        "covariance_1.det().log() - covariance_2.det().log()",
+        "Determinants of many dimensions leave the range of floats.",
+    ),
+    "jitter": mutant(
+        "q3b",
+        "(covariance_1, covariance_2))",
+        "(covariance_1, covariance_2 + 1e-6 * torch.eye(mean_1.shape[-1], dtype=torch.float64)))",
+        "A habit from Gaussian processes: it changes small eigenvalues.",
+    ),
+    "single_precision": mutant(
+        "q3b",
+        "map(torch.linalg.cholesky_ex, (covariance_1, covariance_2))",
+        "((f.double(), e) for f, e in (torch.linalg.cholesky_ex(c.float()) for c in (covariance_1, covariance_2)))",
+        "float32 has no digits left at a condition number of 1e9.",
+    ),
+    "sign_of_the_determinant": mutant(
+        "q3b",
+        "failed_1.any() or failed_2.any()",
+        "(torch.linalg.slogdet(covariance_1)[0] <= 0).any() or (torch.linalg.slogdet(covariance_2)[0] <= 0).any()",
+        "Two negative eigenvalues have a positive product.",
+    ),
+    "second_covariance_not_looked_at": mutant(
+        "q3b", "failed_1.any() or failed_2.any()", "failed_1.any()", "Only the first is checked."
+    ),
+    # ---- q4b
+    "entropy_forgotten": mutant(
+        "q4b",
+        "(log_joint(z) - log_q)",
+        "log_joint(z)",
+        "The gradient of E log p(x, z): phi in log q is overlooked.",
+    ),
+    "entropy_counted_twice": mutant(
+        "q4b",
+        "(log_joint(z) - log_q)",
+        "(log_joint(z) - 2 * log_q)",
+        "The term of zero expectation taken for the entropy.",
+    ),
+    "descent": mutant(
+        "q4b", "(log_joint(z) - log_q)", "(log_q - log_joint(z))", "The gradient of the loss: its sign."
+    ),
+    "score_by_std": mutant(
+        "q4b",
+        "weight * (noise.square() - 1)",
+        "weight * (noise.square() - 1) / log_std.exp()",
+        "The gradient by the standard deviation, not by its logarithm.",
+    ),
+    "score_of_log_std_without_one": mutant(
+        "q4b",
+        "weight * (noise.square() - 1)",
+        "weight * noise.square()",
+        "The normaliser of the Gaussian contains sigma, too.",
+    ),
+    "divided_by_sigma_once": mutant(
+        "q4b", "weight * noise / log_std.exp()", "weight * noise", "(z - mu) / sigma instead of / sigma^2."
+    ),
+    "log_q_of_each_coordinate": mutant(
+        "q4b",
+        "weight = (log_joint(z) - log_q).unsqueeze(1)",
+        "weight = log_joint(z).unsqueeze(1) + 0.5 * noise.square().mean(1, keepdim=True)",
+        "A mean over latents in log q: right for one latent only.",
+    ),
+    "baseline_from_the_batch": mutant(
+        "q4b",
+        "    return weight * noise",
+        "    weight = weight - weight.mean()\n    return weight * noise",
+        "The mean weight contains the sample itself: biased, and rows depend on each other.",
+    ),
+    # ---- q4c
+    "variance_is_second_moment": mutant(
+        "q4c",
+        "(second_moment - linear.square())",
+        "second_moment",
+        "The square of the mean is not subtracted.",
+    ),
+    "fourth_moment_one": mutant(
+        "q4c", "+ 3 * linear.square()", "+ linear.square()", "E eps^4 taken for (E eps^2)^2."
+    ),
+    "sixth_moment_nine": mutant(
+        "q4c", "15 * square.square()", "9 * square.square()", "E eps^6 taken for (E eps^4)^2 = 9."
+    ),
+    "cross_term_lost": mutant(
+        "q4c",
+        " + 6 * rest_mean * square",
+        "",
+        "The rest and the square of the own coordinate are correlated through the score.",
+    ),
+    "rest_without_variance": mutant(
+        "q4c",
+        "rest_mean.square() + rest_variance",
+        "rest_mean.square()",
+        "Other latents add their means, not their noise.",
+    ),
+    "rest_with_the_own_coordinate": mutant(
+        "q4c", "spread.sum() - spread", "spread.sum()", "The own coordinate counted twice."
+    ),
+    "standard_deviation_returned": mutant(
+        "q4c",
+        "return (second_moment - linear.square()) / std.square()",
+        "return ((second_moment - linear.square()) / std.square()).sqrt()",
+        "A standard deviation where a variance is asked for.",
+    ),
+    "score_with_sigma_once": mutant(
+        "q4c",
+        "linear.square()) / std.square()",
+        "linear.square()) / std",
+        "The score has 1 / sigma, its square 1 / sigma^2.",
+    ),
+    "baseline_subtracted": mutant(
+        "q4c",
+        "    linear =",
+        "    constant = constant - (constant - 0.5 * (curvature * std.square()).sum())\n    linear =",
+        "The best practice, but not the estimator that was asked about.",
+    ),
+    # ---- q5b
+    "sign_of_alpha": mutant(
+        "q5b", "eps = (1 - alpha) / 2", "eps = (1 + alpha) / 2", "Reverse and forward KL change places."
+    ),
+    "definition_as_it_stands": mutant(
+        "q5b",
+        "    if alpha < 0",
+        "    if abs(alpha) != 1:\n"
+        "        integral = ((1 + alpha) / 2 * log_p + (1 - alpha) / 2 * log_q).exp().sum(-1)\n"
+        "        return 4 / (1 - alpha**2) * (1 - integral)\n"
+        "    if alpha < 0",
+        "Near the limits all digits cancel.",
+    ),
+    "kl_near_the_limit": mutant(
+        "q5b",
+        "if eps else log_ratio",
+        "if abs(eps) > 1e-3 else log_ratio",
+        "KL for every alpha that is roughly 1.",
+    ),
+    "reverse_kl_at_both_ends": mutant(
+        "q5b",
+        "if eps else log_ratio",
+        "if eps else -log_ratio * (log_ratio).exp()",
+        "Reverse KL at alpha = 1 as well.",
+    ),
+    "renyi": mutant(
+        "q5b",
+        "    return -(log_p.exp() * slope).sum(-1) / (1 - eps)",
+        "    return -torch.log1p((log_p.exp() * slope).sum(-1) * eps) / (eps * (1 - eps)) "
+        "if eps else -(log_p.exp() * slope).sum(-1)",
+        "The logarithm of the integral: Renyi's divergence, with the same limits.",
+    ),
+    "factor_lost": mutant("q5b", ".sum(-1) / (1 - eps)", ".sum(-1)", "Right in the limit only."),
+    "mean_over_values": mutant(
+        "q5b", "slope).sum(-1)", "slope).mean(-1)", "A mean where the definition has a sum."
+    ),
+    "limits_divide_by_zero": mutant("q5b", " if eps else log_ratio", "", "alpha = 1 itself is forgotten."),
+    # ---- q5c
+    "sign_of_alpha_gaussian": mutant(
+        "q5c", "eps = (1 - alpha) / 2", "eps = (1 + alpha) / 2", "Reverse and forward KL change places."
+    ),
+    "no_inf": mutant(
+        "q5c",
+        "return torch.where(inside > 0, value, torch.inf)",
+        "return value.nan_to_num()",
+        "A number where the integral diverges.",
+    ),
+    "shift_without_mixture": mutant(
+        "q5c", "(1 - eps) * square / inside", "(1 - eps) * square", "The exponent of two equal variances."
+    ),
+    "logarithm_loses_digits": mutant(
+        "q5c",
+        "torch.log1p(eps * excess) / eps",
+        "torch.log(1 + eps * excess) / eps",
+        "log(1 + tiny) is zero or rounding noise.",
+    ),
+    "exponential_loses_digits": mutant(
+        "q5c",
+        "-torch.expm1(eps * log_integral)",
+        "(1 - torch.exp(eps * log_integral))",
+        "1 - exp(tiny) is zero or rounding noise.",
+    ),
+    "variances_for_deviations": mutant(
+        "q5c", "(std_p / std_q).square()", "std_p / std_q", "The arguments taken for variances."
+    ),
+    "moments_matched": mutant(
+        "q5c",
+        "inside = 1 + eps * excess",
+        "inside = 1 + (1 - eps) * excess",
+        "The variances are mixed with exchanged weights.",
+    ),
+    "kl_without_logarithm": mutant(
+        "q5c",
+        "0.5 * (excess - ratio.log() + square)",
+        "0.5 * (excess + square)",
+        "The closed form at alpha = 1 has a hole.",
+    ),
+}
