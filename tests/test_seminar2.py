@@ -1,0 +1,509 @@
+"""What seminar 2 defines is right on inputs of our own, and its checks catch planted bugs."""
+
+import math
+from functools import cache, partial
+from itertools import product
+
+import mpmath
+import numpy as np
+import pytest
+import sklearn.mixture
+import torch
+from scipy import stats
+from torch import nn
+from torch.nn import functional as F
+
+from dgm_utils import checks
+from tools import definitions
+from tools.notebooks import ROOT
+
+NOTEBOOK = ROOT / "seminars/seminar2/seminar2.ipynb"
+S = definitions.load(NOTEBOOK)
+SHAPES = [(1, 4, 5), (3, 3, 2), (2, 3, 3)]
+
+
+def networks(shape, head=None, **options):
+    """Return one network of each kind for images of a shape."""
+    head = head or S.CategoricalHead(2)
+    return [
+        S.PixelCNN(shape, head, 12, 2),
+        S.PixelCNN(shape, head, 12, 3, kernel_size=3),
+        S.GatedPixelCNN(shape, head, 12, (1, 2), **options),
+    ]
+
+
+# ---- masks -------------------------------------------------------------------------------------------------
+
+
+def allowed(mask, height, width, row, column, source, target, colours):
+    """Say from the definition whether a weight may be used; (row, column) is its place in the kernel."""
+    place, middle = (row, column), (height // 2, width // 2)
+    if place != middle:
+        return place < middle  # raster order is the order of pairs
+    first, second = source % colours, target % colours
+    return first < second or (mask == "B" and first == second)
+
+
+@pytest.mark.parametrize("mask", "AB")
+@pytest.mark.parametrize("size", [(3, 3), (7, 7), (1, 5), (5, 3), (1, 1)])
+@pytest.mark.parametrize("colours", [1, 2, 3])
+def test_every_entry_of_a_mask(mask, size, colours):
+    layer = S.MaskedConv2d(mask, 2 * colours, 3 * colours, size, colours)
+    for target, source, row, column in product(*map(range, layer.mask.shape)):
+        expected = allowed(mask, *size, row, column, source, target, colours)
+        assert layer.mask[target, source, row, column] == expected
+
+
+def test_a_mask_moves_with_the_layer_and_is_not_trained():
+    layer = S.MaskedConv2d("B", 2, 2, 3)
+    assert "mask" in layer.state_dict() and "mask" not in dict(layer.named_parameters())
+    x = torch.randn(2, 2, 6, 5)
+    by_hand = F.conv2d(x, layer.weight * layer.mask, layer.bias, padding=1)
+    assert torch.allclose(layer(x), by_hand) and layer(x).shape == x.shape
+    assert S.MaskedConv2d("A", 2, 4, (1, 5), dilation=2)(x).shape == (2, 4, 6, 5)
+
+
+# ---- networks ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("values", [2, 5])
+def test_networks_are_autoregressive(shape, values):
+    for network in networks(shape, S.CategoricalHead(values)):
+        assert network(torch.zeros(2, *shape)).shape == (2, values, *shape)
+        checks.autoregressive(network, shape, values=values)
+        checks.autoregressive(network, shape)
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 3), (3, 1, 3), (2, 2, 2)])
+def test_probabilities_of_all_images_sum_to_one(shape):
+    for network in networks(shape):
+        total = checks.sums_to_one(lambda x, f=network: f.log_prob(x.view(-1, *shape)), math.prod(shape))
+        assert total == pytest.approx(1, abs=1e-6)
+    network = networks((2, 1, 2), S.CategoricalHead(4))[2]
+    checks.sums_to_one(lambda x: network.log_prob(x.view(-1, 2, 1, 2)), 4, values=4)
+
+
+def test_log_prob_is_the_sum_of_conditionals():
+    shape = (3, 2, 3)
+    x = torch.randint(4, (5, *shape))
+    for network in networks(shape, S.CategoricalHead(4)):
+        p = network(x).softmax(dim=1)  # (5, 4, 3, 2, 3)
+        each = [p[b, x[b, c, i, j], c, i, j] for b in range(5) for c, i, j in product(*map(range, shape))]
+        by_hand = torch.stack(each).log().view(5, -1).sum(dim=1)
+        assert torch.allclose(network.log_prob(x), by_hand, atol=1e-5)
+
+
+@pytest.mark.parametrize("kernel", [3, 7])
+@pytest.mark.parametrize("blocks", [1, 4, 8])
+def test_the_blind_spot_of_one_stack(kernel, blocks):
+    size, row, column = 11, 7, 5
+    network = S.PixelCNN((1, size, size), S.CategoricalHead(2), 24, blocks, kernel_size=kernel)
+    seen = checks.dependence(network, (1, size, size)).view(2, size, size, size, size).any(0)[row, column]
+    up, right = row - torch.arange(size)[:, None], torch.arange(size) - column
+    half, depth = kernel // 2, kernel // 2 + blocks  # a path: one step of A, then one pixel a block
+    reachable = (up > 0) & (up <= depth) & (right <= up + half - 1) & (right <= depth) & (right >= -depth)
+    reachable |= (up == 0) & (right < 0) & (right >= -depth)
+    assert torch.equal(seen, reachable)
+
+
+@pytest.mark.parametrize("dilations", [(), (1,), (1, 2), (1, 2, 1, 4, 1, 2, 1)])
+def test_the_receptive_field_of_two_stacks(dilations):
+    size, row, column = 13, 9, 6
+    network = S.GatedPixelCNN((1, size, size), S.CategoricalHead(2), 8, dilations)
+    seen = checks.dependence(network, (1, size, size)).view(2, size, size, size, size).any(0)[row, column]
+    up, right = row - torch.arange(size)[:, None], torch.arange(size) - column
+    reach = 3 + sum(dilations)
+    box = (up >= 1) & (up <= reach + 1) & (right.abs() <= reach) | (up == 0) & (right < 0) & (right >= -reach)
+    if max(dilations, default=1) == 1 or len(dilations) > 2:  # no holes
+        assert torch.equal(seen, box)
+    assert not (seen & ~box).any()
+
+
+def test_context_reaches_every_layer_and_leaks_nothing():
+    shape = (3, 3, 4)
+    network = S.GatedPixelCNN(shape, S.CategoricalHead(2), 12, (1,), context_dim=5)
+    code, x = torch.randn(1, 5), torch.bernoulli(torch.full((4, *shape), 0.5))
+    checks.gradients_reach(lambda x: -network.log_prob(x, code.expand(len(x), -1)).mean(), network, x)
+    given = lambda x: network(x, code.to(x).expand(len(x), -1))  # noqa: E731
+    checks.autoregressive(given, shape)
+    assert not torch.allclose(network.log_prob(x, torch.randn(4, 5)), network.log_prob(x, torch.randn(4, 5)))
+    drawn = network.sample(3, torch.randn(3, 5))
+    assert drawn.shape == (3, *shape) and set(drawn.unique().tolist()) <= {0.0, 1.0}
+
+
+def test_gradients_reach_and_examples_stay_apart():
+    x = torch.randint(5, (6, 3, 4, 4))
+    for network in networks((3, 4, 4), S.CategoricalHead(5)):
+        checks.gradients_reach(lambda x, f=network: -f.log_prob(x).mean(), network, x)
+        checks.batch_independent(network, x)
+
+
+def leaky_first_layer(network):
+    network.first.mask.fill_(1)
+    network.first.mask[:, :, 3, 3] = 0  # "the pixel itself is hidden"
+
+
+def b_in_the_first_layer(network):
+    network.first.mask[:, :, 3, 3] = 1
+
+
+def transposed(network):
+    network.first.mask.copy_(network.first.mask.transpose(2, 3).clone())
+
+
+def ones_later(network):
+    network.blocks[0].conv.mask.fill_(1)
+
+
+@pytest.mark.parametrize("bug", [leaky_first_layer, b_in_the_first_layer, transposed, ones_later])
+def test_a_wrong_mask_is_caught(bug):
+    network = S.PixelCNN((1, 6, 6), S.CategoricalHead(2), 12, 2)
+    bug(network)
+    with pytest.raises(checks.CheckFailed):
+        checks.autoregressive(network, (1, 6, 6))
+
+
+def test_colours_that_see_too_much_are_caught():
+    network = S.PixelCNN((3, 3, 3), S.CategoricalHead(2), 12, 2)
+    network.blocks[1].before[1].mask.fill_(1)  # a 1x1 convolution that mixes colours freely
+    with pytest.raises(checks.CheckFailed):
+        checks.autoregressive(network, (3, 3, 3))
+
+
+class ListeningLayer(S.GatedLayer):
+    """Let the vertical stack listen to the horizontal one."""
+
+    def forward(self, v, h, *context):
+        v, h = super().forward(v, h, *context)
+        return v + h, h
+
+
+class UnshiftedLayer(S.GatedLayer):
+    """Read the vertical stack at the same row: forget the shift by one."""
+
+    def forward(self, v, h, *context):
+        seen = self.vertical(F.pad(v, self.margin))
+        new = self.mix(S.gate(self.horizontal(h) + self.link(seen)))
+        return S.gate(seen), h + new if self.residual else new
+
+
+def with_layers(kind):
+    network = S.GatedPixelCNN((1, 6, 6), S.CategoricalHead(2), 8, (1, 1))
+    for layer in network.layers:
+        layer.__class__ = kind
+    return network
+
+
+def test_the_shift_between_the_stacks_is_what_prevents_a_leak():
+    with pytest.raises(checks.CheckFailed):
+        checks.autoregressive(with_layers(UnshiftedLayer), (1, 6, 6))
+    # The vertical stack sees its whole row anyway, and is read one row further down only.
+    checks.autoregressive(with_layers(ListeningLayer), (1, 6, 6))
+
+
+# ---- heads and samplers ------------------------------------------------------------------------------------
+
+
+def test_a_head_of_two_values_is_a_bernoulli():
+    logits, x = torch.randn(7, 2, 3, 4), torch.bernoulli(torch.full((7, 3, 4), 0.4))
+    bernoulli = -F.binary_cross_entropy_with_logits(logits[:, 1] - logits[:, 0], x, reduction="none")
+    assert torch.allclose(S.CategoricalHead(2).log_prob(logits, x), bernoulli, atol=1e-6)
+
+
+@pytest.mark.parametrize("head", [S.CategoricalHead(6), S.DiscretizedLogisticMixture(3, values=6)])
+def test_draws_follow_the_table(head):
+    parameters = torch.randn(1, head.outputs, dtype=torch.float64) * 2
+    u = (torch.arange(60_000, dtype=torch.float64) + 0.5) / 60_000
+    drawn = S.draw(head, parameters.expand(60_000, -1), u)
+    share = torch.bincount(drawn, minlength=6) / 60_000
+    assert torch.allclose(share.double(), head.table(parameters)[0].exp(), atol=2e-4)
+    assert (
+        S.draw(head, parameters, torch.ones(1, dtype=torch.float64)).item() == 5
+    )  # no value beyond the last
+
+
+def test_samples_follow_the_probabilities():
+    torch.manual_seed(0)
+    for network in networks((1, 2, 3)):
+        for parameter in network.parameters():
+            nn.init.normal_(parameter, std=0.6)
+        states = torch.tensor(list(product([0.0, 1.0], repeat=6)))
+        p = network.log_prob(states.view(-1, 1, 2, 3)).exp().detach().double().numpy()
+        drawn = network.sample(20_000).flatten(1)
+        counts = torch.bincount((drawn @ 2.0 ** torch.arange(5, -1, -1)).long(), minlength=64).numpy()
+        common = p * 20_000 >= 5
+        observed = np.append(counts[common], counts[~common].sum())
+        expected = np.append(p[common], p[~common].sum()) * 20_000
+        if expected[-1] == 0:
+            observed, expected = observed[:-1], expected[:-1]
+        assert stats.chisquare(observed, expected * observed.sum() / expected.sum()).pvalue > 1e-5
+
+
+@pytest.mark.parametrize("shape", [(1, 5, 6), (3, 4, 3)])
+@pytest.mark.parametrize("kernel", [3, 7])
+@pytest.mark.parametrize("values", [2, 5])
+def test_cached_and_naive_samples_are_the_same(shape, kernel, values):
+    network = S.PixelCNN(shape, S.CategoricalHead(values), 12, 3, kernel_size=kernel).double()
+    u = torch.rand(6, *shape, dtype=torch.float64)
+    naive = network.complete(torch.zeros_like(u), 0, u=u)
+    assert torch.equal(naive, S.sample_cached(network, u))
+    assert naive.unique().tolist() == list(range(values))
+
+
+def test_a_completion_keeps_what_is_given():
+    network = networks((2, 5, 4))[2]
+    x = torch.bernoulli(torch.full((3, 2, 5, 4), 0.5))
+    done = network.complete(x, rows=2)
+    assert torch.equal(done[:, :, :2], x[:, :, :2]) and not torch.equal(done, x)
+    assert torch.equal(network.complete(x, rows=5), x)
+
+
+# ---- the discretised logistic mixture ----------------------------------------------------------------------
+
+
+def exact_logistic_mixture(weights, means, scales, x, values):
+    """Return log P(x) with fifty digits, from the definition; means and scales on [-1, 1]."""
+    with mpmath.workdps(50):
+        half = mpmath.mpf(1) / (values - 1)
+        centre = mpmath.mpf(2) * x / (values - 1) - 1
+        sigma = lambda t: 1 / (1 + mpmath.exp(-t))  # noqa: E731
+        total = mpmath.mpf(0)
+        for w, mean, s in zip(weights, means, scales, strict=True):
+            upper = 1 if x == values - 1 else sigma((centre + half - mean) / s)
+            lower = 0 if x == 0 else sigma((centre - half - mean) / s)
+            total += w * (upper - lower)
+        return float(mpmath.log(total))
+
+
+@pytest.mark.parametrize("values", [2, 16, 256])
+def test_the_logistic_mixture_against_fifty_digits(values):
+    rng = np.random.default_rng(values)
+    head = S.DiscretizedLogisticMixture(3, values=values)
+    for scale in (0.02, 0.3, 3.0):
+        logits, means = rng.normal(size=3), rng.normal(size=3)
+        scales = scale * np.exp(rng.normal(size=3) / 2)
+        parameters = torch.tensor(np.concatenate([logits, means, np.log(scales)]))[None]
+        table = head.table(parameters)[0]
+        weights = np.exp(logits) / np.exp(logits).sum()
+        for x in {0, 1, values // 3, values - 2, values - 1}:
+            exact = exact_logistic_mixture(weights, means, scales, x, values)
+            assert table[x].item() == pytest.approx(exact, rel=1e-9)
+        assert table.exp().sum().item() == pytest.approx(1, abs=1e-12)
+
+
+def test_far_tails_are_finite_in_single_precision():
+    head = S.DiscretizedLogisticMixture(2)
+    means = torch.tensor([-50.0, -1.0, 1.0, 50.0])
+    parameters = torch.stack(
+        [torch.zeros(4), torch.zeros(4), means, means, *torch.tensor([-20.0, 9.0]).repeat(4, 1).T], 1
+    )
+    parameters.requires_grad_()
+    table = head.table(parameters)
+    table.sum().backward()
+    assert table.isfinite().all() and parameters.grad.isfinite().all()
+
+
+def test_without_edge_bins_the_sum_is_below_one():
+    head = S.DiscretizedLogisticMixture(2, edges=False)
+    parameters = torch.tensor([[0.0, 0.3, -0.9, 0.8, -1.0, -2.0]], dtype=torch.float64)
+    with pytest.raises(checks.CheckFailed):
+        checks.sums_to_one(lambda x: head.table(parameters)[0, x[:, 0]], 1, values=256)
+
+
+def test_a_network_with_the_logistic_head_is_a_distribution():
+    head = S.DiscretizedLogisticMixture(2, values=6)
+    for network in networks((1, 2, 2), head) + networks((3, 1, 1), head):
+        shape = network.shape
+        checks.autoregressive(network, shape, values=6)
+        checks.sums_to_one(lambda x, f=network: f.log_prob(x.view(-1, *f.shape)), math.prod(shape), values=6)
+
+
+# ---- the mixture of Gaussians ------------------------------------------------------------------------------
+
+
+@cache
+def cloud(n=200, m=3, components=4):
+    """Return data of overlapping groups, and a start at random."""
+    rng = np.random.default_rng(5)
+    x = (
+        rng.normal(size=(n, m)) @ rng.normal(size=(m, m))
+        + 3 * rng.normal(size=(components, m))[rng.integers(components, size=n)]
+    )
+    return x, rng.dirichlet(np.full(components, 5)), x[rng.choice(n, components, replace=False)]
+
+
+def started(kind=S.GaussianMixture):
+    x, weights, means = cloud()
+    covariances = np.stack([np.eye(3) * (k + 1) for k in range(4)])
+    return torch.tensor(x), kind(*map(torch.tensor, (weights, means, covariances)))
+
+
+def test_density_and_responsibilities_against_scipy():
+    x, mixture = started()
+    parts = [
+        stats.multivariate_normal(m, c)
+        for m, c in zip(mixture.means.numpy(), mixture.covariances.numpy(), strict=True)
+    ]
+    joint = np.stack(
+        [w * part.pdf(x) for w, part in zip(mixture.weights.numpy(), parts, strict=True)], axis=1
+    )
+    assert np.allclose(mixture.log_prob(x), np.log(joint.sum(axis=1)))
+    assert np.allclose(mixture.posterior(x), joint / joint.sum(axis=1, keepdims=True))
+
+
+@pytest.mark.parametrize("steps", [1, 3, 20])
+def test_em_equals_scikit_learn(steps):
+    x, mixture = started()
+    reference = sklearn.mixture.GaussianMixture(
+        4,
+        weights_init=mixture.weights.numpy(),
+        means_init=mixture.means.numpy(),
+        precisions_init=np.linalg.inv(mixture.covariances.numpy()),
+        tol=0,
+        max_iter=steps,
+    )
+    with pytest.warns(Warning):
+        reference.fit(x.numpy())
+    for _ in range(steps):
+        mixture.maximize(x, mixture.posterior(x))
+    assert np.allclose(mixture.weights, reference.weights_, atol=1e-9)
+    assert np.allclose(mixture.means, reference.means_, atol=1e-8)
+    assert np.allclose(mixture.covariances, reference.covariances_, atol=1e-8)
+    assert mixture.log_prob(x).mean().item() == pytest.approx(reference.score(x.numpy()), abs=1e-10)
+
+
+def test_log_p_is_elbo_plus_gap_for_any_q():
+    x, mixture = started()
+    q = torch.distributions.Dirichlet(torch.ones(4, dtype=torch.float64)).sample((len(x),))
+    q[:50] = F.one_hot(torch.randint(4, (50,)), 4)  # zeros too
+    elbo, gap = S.mixture_elbo(mixture, x, q), S.mixture_gap(mixture, x, q)
+    assert torch.allclose(elbo + gap, mixture.log_prob(x)) and (gap >= 0).all()
+    posterior = mixture.posterior(x)
+    assert torch.allclose(S.mixture_gap(mixture, x, posterior), torch.zeros(len(x)).double(), atol=1e-12)
+    assert np.allclose(gap, stats.entropy(q.numpy(), posterior.numpy(), axis=1))
+
+
+def test_the_m_step_is_the_maximum():
+    x, mixture = started()
+    mixture.eps = 0.0
+    q = torch.distributions.Dirichlet(torch.ones(4, dtype=torch.float64)).sample((len(x),))
+    mixture.maximize(x, q)
+    best = S.mixture_elbo(mixture, x, q).sum()
+    for _ in range(30):
+        noise = partial(torch.randn, dtype=torch.float64)
+        tilt = torch.eye(3) + 0.02 * noise(4, 3, 3)
+        other = S.GaussianMixture(
+            (mixture.weights.log() + 0.02 * noise(4)).softmax(dim=0),
+            mixture.means + 0.02 * noise(4, 3),
+            tilt @ mixture.covariances @ tilt.mT,
+        )
+        assert S.mixture_elbo(other, x, q).sum() < best
+
+
+# ---- what the notebook shows -------------------------------------------------------------------------------
+
+
+@cache
+def notebook_cells():
+    """Return the source of each code cell of the notebook, by its first line."""
+    from tools.notebooks import read_notebook
+
+    return [cell.source for cell in read_notebook(NOTEBOOK).cells if cell.cell_type == "code"]
+
+
+def source_with(text):
+    """Return the notebook's only cell that holds a text."""
+    (found,) = [source for source in notebook_cells() if text in source]
+    return found
+
+
+def exercise(check, **more):
+    """Return the check of an exercise, from the notebook."""
+    space = vars(S) | more | {"judge": lambda *_: None, "middle": 0, "draw_grey": 0, "responsibilities": 0}
+    exec(source_with(f"def {check}("), space)
+    return space[check]
+
+
+def middle(mask, out_channels, in_channels):
+    target, source = torch.arange(out_channels)[:, None] % 3, torch.arange(in_channels) % 3
+    return target > source if mask == "A" else target >= source
+
+
+def draw_grey(mean, scale, u):
+    return (mean + scale * torch.logit(u)).round().clamp(0, 255)
+
+
+def responsibilities(x, weights, means):
+    log_p = x @ means.log().T + (1 - x) @ (1 - means).log().T
+    return (weights.log() + log_p).softmax(dim=1)
+
+
+SOLUTIONS = {"check_middle": middle, "check_grey": draw_grey, "check_responsibilities": responsibilities}
+WRONG = [
+    ("check_middle", lambda mask, out, into: middle("B", out, into)),
+    ("check_middle", lambda mask, out, into: middle("A", out, into)),
+    ("check_middle", lambda mask, out, into: middle(mask, into, out).T),
+    ("check_middle", lambda mask, out, into: torch.ones(out, into).tril(-1 if mask == "A" else 0)),
+    ("check_grey", lambda mean, scale, u: (mean + scale * torch.logit(u)).round()),
+    ("check_grey", lambda mean, scale, u: (mean + scale * torch.logit(u)).floor().clamp(0, 255)),
+    ("check_grey", lambda mean, scale, u: (mean + scale * torch.logit(u)).clamp(0, 255)),
+    ("check_grey", lambda mean, scale, u: (mean + scale * torch.log(u)).round().clamp(0, 255)),
+    ("check_grey", lambda mean, scale, u: (mean + scale * torch.logit(u)).round() % 256),
+    ("check_responsibilities", lambda x, w, m: responsibilities(x, torch.ones(3) / 3, m)),
+    ("check_responsibilities", lambda x, w, m: (w.log() + x @ m.log().T).softmax(dim=1)),
+    ("check_responsibilities", lambda x, w, m: responsibilities(x, w, m).T),
+    ("check_responsibilities", lambda x, w, m: responsibilities(x, w, m).log()),
+    (
+        "check_responsibilities",
+        lambda x, w, m: F.normalize(
+            w * torch.where(x[:, None] == 1, m, 1 - m).prod(dim=2), p=1, dim=1, eps=0
+        ),
+    ),
+]
+
+
+@pytest.mark.parametrize("check", SOLUTIONS)
+def test_solutions_pass(check):
+    exercise(check)(SOLUTIONS[check])
+
+
+@pytest.mark.parametrize(("check", "wrong"), WRONG)
+def test_wrong_answers_do_not(check, wrong):
+    with pytest.raises((AssertionError, RuntimeError, IndexError)):
+        exercise(check)(wrong)
+
+
+class NoWeights(S.GaussianMixture):
+    def posterior(self, x):
+        return self.log_normal(x).softmax(dim=1)
+
+
+class OverObjects(S.GaussianMixture):
+    def posterior(self, x):
+        return (self.weights.log() + self.log_normal(x)).softmax(dim=0)
+
+
+class OverAll(S.GaussianMixture):
+    def maximize(self, x, q):
+        super().maximize(x, q)
+        self.covariances = self.covariances * (q.sum(dim=0) / len(x))[:, None, None]
+
+
+class OneMean(S.GaussianMixture):
+    def maximize(self, x, q):
+        super().maximize(x, q)
+        self.means = x.mean(dim=0).expand_as(self.means)
+
+
+@pytest.mark.parametrize("bug", [NoWeights, OverObjects, OverAll, OneMean])
+def test_the_assertions_of_an_em_step_ring(bug):
+    space = dict(vars(S))
+    exec(source_with("def em_step("), space)
+    x, mixture = started()
+    for _ in range(30):
+        space["em_step"](mixture, x)  # the right one is silent
+    x, wrong = started(bug)
+    with pytest.raises(AssertionError):
+        for _ in range(30):
+            space["em_step"](wrong, x)
