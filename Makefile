@@ -39,7 +39,7 @@ test: check               ## set up and pass every test
 
 check: .venv/.ok          ## what `make fmt` would change, as errors
 	@$(RUN) ruff check -q && $(RUN) ruff format -q --check
-	@$(RUN) tools.page --check && $(RUN) tools.normalise --check && $(RUN) tools.slides --check
+	@$(RUN) tools.page --check && $(RUN) tools.normalise --check && $(RUN) tools.slides --check && $(RUN) tools.sheet --check
 
 fmt: .venv/.ok            ## format code, notebooks, pages; renew student versions, badges, tables
 	@$(RUN) ruff check -q --fix; $(RUN) ruff format -q
@@ -47,6 +47,7 @@ fmt: .venv/.ok            ## format code, notebooks, pages; renew student versio
 # begin instructors
 	@for homework in homeworks/homework*; do $(RUN) grading release $$homework; done
 # end instructors
+	@$(RUN) tools.sheet
 
 lab: .venv/.ok            ## JupyterLab with slides, first seminar open
 	@$(RUN) tools.live
