@@ -10,6 +10,7 @@ import contextlib
 import csv
 import importlib.util
 import io
+import json
 import re
 import shutil
 import sys
@@ -21,10 +22,11 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import torch
+from scipy import integrate, stats
 
 from grading import inside, verify
 from grading.__main__ import main
-from grading.release import answer_name, release, student_version
+from grading.release import TEXT_STUB, answer_name, release, student_version
 
 ROOT = Path(__file__).resolve().parents[1]
 HOMEWORKS = sorted(
@@ -64,6 +66,11 @@ def marks(cell):
 
 def code_cells(notebook):
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def written_answers(notebook):
+    """Return the answers in words, which are marked by hand."""
+    return [cell for cell in notebook.cells if cell.cell_type == "markdown" and marks(cell).get("solution")]
 
 
 def checks(homework):
@@ -126,10 +133,11 @@ def test_student_version_is_current(homework):
 def test_points_and_names_agree(homework):
     blank = student_version(solution(homework))
     points = {question.id: question.points for question in questions(homework)}
-    answers = {name for cell in code_cells(blank) if (name := answer_name(cell))}
+    written = {marks(cell).grade_id for cell in written_answers(blank)}
+    answers = written | {name for cell in code_cells(blank) if (name := answer_name(cell))}
     shown = {
         marks(cell).grade_id.removeprefix("check_"): marks(cell).points
-        for cell in code_cells(blank)
+        for cell in blank.cells
         if marks(cell).get("grade")
     }
     assert sum(points.values()) == POINTS[homework.name]
@@ -137,6 +145,17 @@ def test_points_and_names_agree(homework):
         points
     )
     assert {name: shown[name] for name in points} == points
+    assert {question.id for question in questions(homework) if question.manual} == written
+
+
+@each
+def test_written_answers_are_blank_and_have_a_rubric_of_their_points(homework):
+    for cell in written_answers(solution(homework)):
+        lines = cell.source.strip().split("\n")
+        assert "### BEGIN SOLUTION" in lines[0] and "### END SOLUTION" in lines[-1], cell.id
+        assert f"**Rubric, {marks(cell).points:g} point" in cell.source, cell.id
+    for cell in written_answers(student_version(solution(homework))):
+        assert cell.source == TEXT_STUB, cell.id
 
 
 @each
@@ -200,7 +219,7 @@ def test_wrong_solutions_lose_no_other_question(homework):
     for question in questions(homework):
         mine = {name for name, owner in defined(homework) if owner == question.id}
         others = {name for name, owner in defined(homework) if owner != question.id}
-        for case in question.cases(np.random.default_rng(0)):
+        for case in question.cases(np.random.default_rng(0)) if not question.manual else ():
             called = {node.id for node in ast.walk(ast.parse(case.driver)) if isinstance(node, ast.Name)}
             stored = {
                 n.id
@@ -268,7 +287,7 @@ def test_most_wrong_solutions_fail_the_visible_check(homework):
 @pytest.mark.slow
 @each
 def test_in_the_sandbox(homework, tmp_path):
-    """The reference gets all points, the blank none, each in the real sandbox."""
+    """The reference gets all points that are not given by hand, the blank none, each in the real sandbox."""
     student = next(path for path in homework.glob("hw*.ipynb") if ".solution" not in path.name)
     for name, source in (("reference", next(homework.glob("*.solution.ipynb"))), ("blank", student)):
         folder = tmp_path / "submissions" / name
@@ -282,8 +301,14 @@ def test_in_the_sandbox(homework, tmp_path):
         main(["grade", str(homework), str(tmp_path / "submissions"), "--out", str(out), "--seed", "1"]) == 0
     )
     rows = {row["student"]: row for row in csv.DictReader((out / "grades.csv").open())}
-    assert float(rows["reference"]["score"]) == POINTS[homework.name] == float(rows["blank"]["max"])
+    by_hand = sum(question.points for question in questions(homework) if question.manual)
+    assert float(rows["reference"]["score"]) + by_hand == POINTS[homework.name] == float(rows["blank"]["max"])
     assert float(rows["blank"]["score"]) == 0
+    for name in rows:
+        results = json.loads((out / name / "results.json").read_text())["questions"]
+        for question in questions(homework):
+            right = "manual" if question.manual else "ok"
+            assert results[question.id]["status"] == (right if name == "reference" else "blank")
 
 
 # ---- homework 1 --------------------------------------------------------------------------------------------
@@ -334,7 +359,7 @@ def test_weights_of_other_float_types_are_read():
 
 
 # Other right ways to answer: none may be refused.
-RIGHT = {
+RIGHT1 = {
     "q1a": [
         """
 def bin_index(x, low, high, n_bins):
@@ -519,15 +544,183 @@ def complete(logits, x, step, n_known, generator):
 }
 
 
+# ---- homework 2 --------------------------------------------------------------------------------------------
+
+HW2 = ROOT / "homeworks/homework2"
+
+RIGHT2 = {
+    "q1b": [
+        """
+def path_counts(degrees, m):
+    counts = torch.zeros(m, m, dtype=torch.int64)
+    often = torch.bincount(degrees, minlength=m + 1)
+    for degree in range(1, m):
+        counts[degree:, :degree] += often[degree]
+    return counts
+""",
+        """
+def path_counts(degrees, m):
+    place = torch.arange(1, m + 1)
+    values, often = degrees.unique(return_counts=True)
+    into, out = (values[:, None] >= place).long(), (place[:, None] > values).long()
+    return (out * often) @ into
+""",
+    ],
+    "q1c": [
+        """
+def deep_path_counts(degrees, m):
+    counts = np.array([[int(i > a) for a in degrees[-1].tolist()] for i in range(1, m + 1)], dtype=object)
+    below = [list(range(1, m + 1)), *[layer.tolist() for layer in degrees]]
+    for k in reversed(range(len(degrees))):
+        mask = np.array([[int(a >= b) for b in below[k]] for a in below[k + 1]], dtype=object)
+        counts = counts.dot(mask)
+    return torch.tensor(counts.tolist(), dtype=torch.int64)
+""",
+    ],
+    "q2b": [
+        """
+def head_sizes(width, height, channels, values, components):
+    shared = components + 2 * components * channels + sum(range(channels)) * components
+    return tuple(width * height * n for n in (channels * values, 3 * channels * components, shared))
+
+
+def crossover(channels, values):
+    answer = []
+    for head in (1, 2):
+        below, above = 0, 1
+        while head_sizes(1, 1, channels, values, above)[head] <= channels * values:
+            above *= 2
+        while above - below > 1:
+            middle = (above + below) // 2
+            if head_sizes(1, 1, channels, values, middle)[head] > channels * values:
+                above = middle
+            else:
+                below = middle
+        answer.append(above)
+    return tuple(answer)
+""",
+    ],
+    "q3b": [
+        """
+def gaussian_kl(mean_1, covariance_1, mean_2, covariance_2):
+    for covariance in (covariance_1, covariance_2):
+        if not (torch.linalg.eigvalsh(covariance) > 0).all():
+            raise ValueError("not positive definite")
+    shift, inverse = (mean_1 - mean_2).unsqueeze(-1), torch.linalg.inv(covariance_2)
+    logs = torch.linalg.slogdet(covariance_2)[1] - torch.linalg.slogdet(covariance_1)[1]
+    trace = (inverse @ covariance_1).diagonal(dim1=-2, dim2=-1).sum(-1)
+    return 0.5 * (trace + (shift.mT @ inverse @ shift)[..., 0, 0] - mean_1.shape[-1] + logs)
+""",
+        """
+def gaussian_kl(mean_1, covariance_1, mean_2, covariance_2):
+    pair = []
+    for mean, covariance in ((mean_1, covariance_1), (mean_2, covariance_2)):
+        try:
+            factor = torch.linalg.cholesky(covariance)
+            pair.append(torch.distributions.MultivariateNormal(mean, scale_tril=factor))
+        except RuntimeError as error:
+            raise ValueError(str(error)) from None
+    return torch.distributions.kl_divergence(*pair)
+""",
+    ],
+    "q4b": [
+        """
+def score_gradient(mean, log_std, log_joint, z):
+    parameters = [value.expand_as(z).clone().requires_grad_() for value in (mean, log_std)]
+    log_q = torch.distributions.Normal(parameters[0], parameters[1].exp()).log_prob(z).sum(1)
+    scores = torch.autograd.grad(log_q.sum(), parameters)
+    weight = (log_joint(z) - log_q.detach())[:, None]
+    return tuple(weight * score for score in scores)
+""",
+        """
+def score_gradient(mean, log_std, log_joint, z):
+    std = log_std.exp()
+    rows = []
+    for point in z:  # the entropy in closed form; a constant baseline
+        weight = log_joint(point[None])[0] + 40
+        rows.append([weight * (point - mean) / std**2, weight * (((point - mean) / std) ** 2 - 1) + 1])
+    return torch.stack([row[0] for row in rows]), torch.stack([row[1] for row in rows])
+""",
+    ],
+    "q4c": [
+        """
+def score_variance(mean, std, level, curvature, target):
+    nodes, weights = np.polynomial.hermite_e.hermegauss(6)
+    e, w = torch.from_numpy(nodes), torch.from_numpy(weights / weights.sum())
+    part = -0.5 * curvature[:, None] * (mean[:, None] + std[:, None] * e - target[:, None]) ** 2
+    first, spread = part @ w, (part - (part @ w)[:, None]) ** 2 @ w
+    own = part - first[:, None] + level + first.sum()
+    total = own.square() @ (w * e**2) + (spread.sum() - spread)
+    return (total - (part @ (w * e)) ** 2) / std**2
+""",
+    ],
+    "q5b": [
+        """
+def alpha_divergence(log_p, log_q, alpha):
+    p, q = log_p.exp(), log_q.exp()
+    if abs(alpha - 1) < 1e-8:
+        return (p * (log_p - log_q)).sum(-1)
+    if abs(alpha + 1) < 1e-8:
+        return (q * (log_q - log_p)).sum(-1)
+    integral = ((1 + alpha) / 2 * log_p + (1 - alpha) / 2 * log_q).exp().sum(-1)
+    return 4 / ((1 - alpha) * (1 + alpha)) * (1 - integral)
+""",
+    ],
+    "q5c": [
+        """
+def gaussian_alpha_divergence(mean_p, std_p, mean_q, std_q, alpha):
+    v, u, square = std_p**2, std_q**2, (mean_p - mean_q) ** 2
+    if abs(alpha - 1) < 1e-8:
+        return 0.5 * (v / u - 1 - (v / u).log() + square / u)
+    if abs(alpha + 1) < 1e-8:
+        return 0.5 * (u / v - 1 - (u / v).log() + square / v)
+    a, b = (1 + alpha) / 2, (1 - alpha) / 2
+    mixed = a * u + b * v
+    log_integral = (b * v.log() + a * u.log() - mixed.log() - a * b * square / mixed) / 2
+    return torch.where(mixed > 0, (1 - log_integral.exp()) / (a * b), math.inf)
+""",
+    ],
+}
+
+
+def test_formulas_of_the_hidden_checks_of_homework_2_hold():
+    """The references of q5c against integrals by quadrature, those of q3b against torch."""
+    hidden, rng = module(HW2 / "hidden.py"), np.random.default_rng(0)
+    for alpha in (-2.1, -0.6, 0.0, 0.3, 1.4):
+        mean_p, mean_q = rng.normal(size=2)
+        std_p, std_q = rng.uniform(1, 1.25, size=2)
+        p, q = stats.norm(mean_p, std_p).logpdf, stats.norm(mean_q, std_q).logpdf
+        power = lambda x, a=alpha, p=p, q=q: np.exp((1 + a) / 2 * p(x) + (1 - a) / 2 * q(x))  # noqa: E731
+        expected = 4 / (1 - alpha**2) * (1 - integrate.quad(power, -40, 40, limit=500)[0])
+        assert hidden.exact_gaussian(mean_p, std_p, mean_q, std_q, alpha) == pytest.approx(expected, rel=1e-6)
+    for d, low, high in (1, -2, 2), (2, -2, 2), (5, -1, 1), (8, -1, 2):
+        inputs, kl = hidden.exact_pair(rng, d, low, high, (3,))
+        given = {name: torch.from_numpy(value) for name, value in inputs.items()}
+        first = torch.distributions.MultivariateNormal(given["mean_1"], given["cov_1"])
+        second = torch.distributions.MultivariateNormal(given["mean_2"], given["cov_2"])
+        assert torch.distributions.kl_divergence(first, second).numpy() == pytest.approx(kl)
+        assert (kl > 0.3).all()
+
+
+# ---- all ---------------------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize(
-    ("question", "number"), [(name, k) for name, sources in RIGHT.items() for k in range(len(sources))]
+    ("homework", "question", "number"),
+    [
+        (homework, name, k)
+        for homework, right in ((HW1, RIGHT1), (HW2, RIGHT2))
+        for name, sources in right.items()
+        for k in range(len(sources))
+    ],
+    ids=lambda value: getattr(value, "name", value),
 )
-def test_other_right_answers_are_accepted(question, number):
-    source = RIGHT[question][number]
+def test_other_right_answers_are_accepted(homework, question, number):
+    source = {HW1: RIGHT1, HW2: RIGHT2}[homework][question][number]
     for seed in range(SEEDS):
-        which = next(one for one in questions(HW1) if one.id == question)
-        assert judged(HW1, which, seed, answer=source) == ("ok", "passed")
-    names = dict(shared_names(HW1))
+        which = next(one for one in questions(homework) if one.id == question)
+        assert judged(homework, which, seed, answer=source) == ("ok", "passed")
+    names = dict(shared_names(homework))
     exec(source, names)
     with contextlib.redirect_stdout(io.StringIO()):
-        exec(checks(HW1)[question], names)
+        exec(checks(homework)[question], names)
