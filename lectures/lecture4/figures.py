@@ -1290,11 +1290,18 @@ def numbers() -> dict[str, object]:
     survivors = sorted(iris_run().r.sum(axis=0), reverse=True)
     stored = trained()
     four = target_on_grid(FOUR)
+    divergences = {
+        f"divergences_{name}": fixed(both_kl(TARGET, *fits[name]), 2)
+        for name in ("forward", "reverse", "reverse_other", "jsd")
+    }
+    plane = {
+        f"plane_{name}": fixed(plane_kl(plane_fits()[name]), 2)
+        for name in ("forward", "reverse", "factorised")
+    }
     return {
         "shrunk_variance": fixed([variances[0]], 2)[0],
         "mean_field_gap": fixed([gap], 2)[0],
         "sweep_factor": fixed([RHO**2], 2)[0],
-        "death_alive": [alive(runs[n - 1]) for n in (1, 30, DEATH_SWEEPS)],
         "death_counts": fixed(sorted(runs[-1].r.sum(axis=0), reverse=True)[:3], 1),
         "death_weights": [float(f"{np.exp(special.digamma(alpha)):.1g}") for alpha in (1.0, 0.1)],
         "death_log10": round(float(special.digamma(DEATH_ALPHA) / np.log(10))),
@@ -1304,10 +1311,8 @@ def numbers() -> dict[str, object]:
         "reverse_fit": fixed(fits["reverse"], 2),
         "reverse_other_fit": fixed(fits["reverse_other"], 2),
         "jsd_fit": fixed(fits["jsd"], 2),
-        "divergences": {name: fixed(both_kl(TARGET, *fit), 2) for name, fit in fits.items()},
         "jump": fixed([jump()], 2)[0],
         "jump_scales": fixed([middle_fit(jump())[0], side_fit(jump())[1]], 2),
-        "plane": {name: fixed(plane_kl(u), 2) for name, u in plane_fits().items()},
         "jsd": fixed([jsd_of_normals(mu) for mu in (1, 2, 4, 8)], 3),
         "cell_ratio": fixed([image_area(CORNER, WIDTH) / WIDTH**2], 3)[0],
         "cell_small": fixed([image_area(CORNER, WIDTH / 10) / (WIDTH / 10) ** 2], 3)[0],
@@ -1333,8 +1338,11 @@ def numbers() -> dict[str, object]:
         "value_entropy": fixed([value_entropy()], 2)[0],
         "baselines": fixed([stored["histogram_bits"], stored["zlib_bits"]], 2),
         "jacobian_entries": [f"{m**2:,}".replace(",", " ") for m in (784, 3072)],
-        "lu": [scientific(2 / 3 * m**3) for m in (784, 3072)],
+        "lu_mnist": scientific(2 / 3 * 784**3),
+        "lu_cifar": scientific(2 / 3 * 3072**3),
         "comb": fixed([comb_bits(width) for width in (1e-1, 1e-2, 1e-3)], 2),
+        **divergences,
+        **plane,
     }
 
 
