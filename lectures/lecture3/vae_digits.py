@@ -24,7 +24,7 @@ EPOCHS, BATCH, RATE = {2: 20, 50: 24}, 200, 3e-3  # two latent dimensions, and a
 GRID = torch.linspace(-4, 4, 81)  # of the aggregate posterior, on both axes
 K = 500  # importance samples of the estimate of log p(x), on the first test images
 ESTIMATED = 1000
-ENDS = (0, 9)  # test images between which a figure interpolates
+ENDS = (3, 9)  # test images between which a figure interpolates
 
 
 def pixels(images: Tensor) -> Tensor:
@@ -48,7 +48,7 @@ def fit(seminar: object, images: Tensor, d: int) -> nn.Module:
 
 
 def judge(seminar: object, model: nn.Module, test: Tensor) -> dict[str, float]:
-    """Return both parts of the bound over the test set, and bound and estimate on its first images, in nats."""
+    """Return both parts of the bound on the test set, bound and estimate on its first images, in nats."""
     torch.manual_seed(0)
     terms = train.evaluate(seminar.negative_elbo(model), test.split(1000))
     first = test[:ESTIMATED]
