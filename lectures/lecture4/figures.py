@@ -748,10 +748,10 @@ def volume_ratio() -> Figure:
     axes[2].add_patch(Polygon(tangent, fill=False, edgecolor=RED, linewidth=2.4))
     axes[2].plot(*swirl(CORNER), "o", color=INK)
     axes[0].set(title="$z$", xlim=(-1.7, 1.7), ylim=(-1.7, 1.7))
-    axes[1].set(title="$x=g(z)$", xlim=(-2.2, 2.2), ylim=(-1.9, 1.9))
+    axes[1].set(title="$x=g(z)$", xlim=(-2.5, 2.5), ylim=(-1.9, 3.1))
     axes[2].set(title="the cell, and $J_g$ times it")
     middle = swirl(boundary).mean(axis=0)
-    axes[2].set(xlim=(middle[0] - 0.36, middle[0] + 0.36), ylim=(middle[1] - 0.33, middle[1] + 0.33))
+    axes[2].set(xlim=(middle[0] - 0.44, middle[0] + 0.5), ylim=(middle[1] - 0.36, middle[1] + 0.5))
     for panel in axes:
         panel.set(xticks=[], yticks=[], aspect="equal")
     return figure
