@@ -1069,6 +1069,15 @@ def check_mixture() -> None:
     exact = 2 / beliefs.beta[1] + beliefs.dof[1] * difference @ scale @ difference
     assert abs(squares.mean() / exact - 1) < 0.03
 
+    sigma, tau, shares = 0.8, 2.0, rng.random(30)  # the spherical mixture of the seminar, one coordinate
+    grid = np.linspace(-4, 4, 8001)
+    log_q = stats.norm.logpdf(grid, 0, tau) + stats.norm.logpdf(x[:, :1], grid, sigma).T @ shares
+    q = np.exp(log_q - log_q.max())
+    q /= q.sum()
+    variance = 1 / (1 / tau**2 + shares.sum() / sigma**2)
+    assert np.isclose(q @ grid, variance * (shares @ x[:, 0]) / sigma**2)
+    assert np.isclose(q @ grid**2 - (q @ grid) ** 2, variance)
+
     bounds = [bound for sweep in death_run() for bound in sweep.bounds]
     assert np.diff(bounds).min() > -1e-8 * abs(bounds[0])
     assert alive(death_run()[-1]) == 3 and alive(death_run()[0]) == DEATH_COMPONENTS
