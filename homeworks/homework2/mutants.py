@@ -29,7 +29,7 @@ MUTANTS = {
         "    up_to =",
         "    place = torch.arange(1, m + 1)\n"
         "    if degrees.numel() > 100_000:\n"
-        "        raise MemoryError\n"  # what happens in the sandbox, said at once
+        "        raise MemoryError\n"  # torch says so in the sandbox, after a while
         "    return (place[:, None] > degrees).long() @ (degrees[:, None] >= place).long()\n"
         "    up_to =",
         "The product of the masks: right, and too large for a million units.",
@@ -181,13 +181,15 @@ MUTANTS = {
     "single_precision": mutant(
         "q3b",
         "map(torch.linalg.cholesky_ex, (covariance_1, covariance_2))",
-        "((f.double(), e) for f, e in (torch.linalg.cholesky_ex(c.float()) for c in (covariance_1, covariance_2)))",
+        "((factor.double(), failed) for factor, failed in "
+        "(torch.linalg.cholesky_ex(c.float()) for c in (covariance_1, covariance_2)))",
         "float32 has no digits left at a condition number of 1e9.",
     ),
     "sign_of_the_determinant": mutant(
         "q3b",
         "failed_1.any() or failed_2.any()",
-        "(torch.linalg.slogdet(covariance_1)[0] <= 0).any() or (torch.linalg.slogdet(covariance_2)[0] <= 0).any()",
+        "(torch.linalg.slogdet(covariance_1)[0] <= 0).any() "
+        "or (torch.linalg.slogdet(covariance_2)[0] <= 0).any()",
         "Two negative eigenvalues have a positive product.",
     ),
     "second_covariance_not_looked_at": mutant(
