@@ -828,7 +828,7 @@ def active_units() -> Figure:
     axes.text(
         50,
         kl.max() * 0.15,
-        f"{int((~active).sum())} inactive:\n$q(z_j\\,|\\,x)=p(z_j)$",
+        f"{int((~active).sum())} inactive:\n$q(z_j\\,|\\,x)\\approx p(z_j)$",
         color=RED,
         ha="right",
     )
