@@ -368,18 +368,18 @@ def bce_mass(probability: np.ndarray) -> np.ndarray:
 
 def bce_grey() -> Figure:
     """Draw how much mass the Bernoulli formula gives to grey values, and its value at a perfect copy."""
-    figure, (left, right) = canvas(HALF_WIDTH + 80, 190, columns=2)
+    figure, (left, right) = canvas(HALF_WIDTH + 10, 172, columns=2)
     probability = np.linspace(0.001, 0.999, 400)
     left.plot(probability, bce_mass(probability), color=RED)
     left.axhline(1, color=INK, linestyle="--", linewidth=1.6)
-    left.text(0.5, 0.96, "a density has 1", ha="center", va="top")
-    left.set(xlabel=r"$\lambda$", ylim=(0, 1.08), title="total mass over $[0,1]$", xticks=[0, 0.5, 1])
+    left.text(0.5, 0.96, "a density: 1", ha="center", va="top")
+    left.set(xlabel=r"$\lambda$", ylim=(0, 1.08), title="mass on $[0,1]$", xticks=[0, 0.5, 1])
     for x, colour in ((0.0, BLUE), (0.3, GREEN), (0.6, ORANGE)):
         loss = -special.xlogy(x, probability) - special.xlog1py(1 - x, -probability)
         right.plot(probability, loss, color=colour)
         right.plot(x, special.entr(x) + special.entr(1 - x), "o", color=colour, markersize=9)
-    for x, height, colour in ((0, 1.84, BLUE), (0.3, 1.64, GREEN), (0.6, 1.44, BROWN)):
-        right.text(0.36, height, f"$x={x:g}$", color=colour, ha="center", va="center")
+    for x, height, colour in ((0, 1.84, BLUE), (0.3, 1.5, GREEN), (0.6, 1.16, BROWN)):
+        right.text(0.42, height, f"$x={x:g}$", color=colour, ha="center", va="center")
     right.set(xlabel=r"$\lambda$", ylim=(0, 2), title="BCE, nats", xticks=[0, 0.5, 1])
     return figure
 
@@ -618,14 +618,14 @@ def simulated_excess(n: int, repeats: int = 200_000, seed: int = 0) -> dict[str,
 
 def mle_map_bayes() -> Figure:
     """Draw what MLE, MAP and full Bayes lose against the number of data points."""
-    figure, axes = canvas(HALF_WIDTH + 20, 225)
+    figure, axes = canvas(HALF_WIDTH - 30, 205)
     n = np.unique(np.logspace(0, 2, 60).round(2))
     for (name, values), colour in zip(excess(n).items(), (RED, ORANGE, BLUE), strict=True):
         axes.plot(n, values, color=colour)
         axes.plot([1, 2, 5, 10, 100], excess([1, 2, 5, 10, 100])[name], "o", color=colour)
-    axes.text(1.35, 0.42, "MLE, $1/2n$", color=RED)
-    axes.text(1.04, 0.262, "MAP", color=BROWN)
-    axes.text(1.0, 0.14, "full Bayes", color=BLUE, va="top", ha="left")
+    axes.text(7, 0.46, "MLE: $1/2n$", color=RED)
+    axes.text(7, 0.38, "MAP: $v/2$", color=BROWN)
+    axes.text(7, 0.30, r"Bayes: $\frac{1}{2}\log(1+v)$", color=BLUE)
     axes.set(xscale="log", xlabel="data points $n$", ylabel="nats above the entropy", ylim=(0, 0.55))
     axes.set_xticks([1, 10, 100], ["1", "10", "100"])
     axes.minorticks_off()
@@ -821,7 +821,7 @@ def active_units() -> Figure:
     arrays = stored()
     kl, active = arrays["units_kl"], arrays["units_active"]
     order = kl.argsort()[::-1]
-    figure, axes = canvas(HALF_WIDTH + 60, 220)
+    figure, axes = canvas(HALF_WIDTH - 20, 215)
     axes.bar(np.arange(1, 51), kl[order].round(5), color=[BLUE if active[unit] else RED for unit in order])
     axes.set(xlabel="latent unit, sorted", ylabel="KL, nats per image", xlim=(0, 51))
     axes.text(14, kl.max() * 0.7, f"{int(active.sum())} active units", color=BLUE)
