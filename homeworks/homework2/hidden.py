@@ -367,13 +367,13 @@ def score_cases(rng):
     """One to three latents, wide and narrow encoders, levels from 0 to -300 nats."""
     cases = []
     for d, level in (1, 0.0), (1, -300.0), (2, -20.0), (3, -90.0):
-        root = rng.normal(size=(d, d))
+        cross = rng.normal(size=(d, d))
         mean, log_std = rng.normal(size=d), rng.uniform(0.3, 1.0, size=d) * rng.choice([-1, 1], size=d)
         inputs = {
             "mean": mean,
             "log_std": log_std,
             "level": np.asarray(level),
-            "matrix": root @ root.T + 0.2 * np.eye(d),
+            "matrix": cross @ cross.T + 0.2 * np.eye(d),
             "vector": rng.normal(size=d),
             "direction": rng.normal(size=d),
         }
@@ -433,7 +433,7 @@ def variance_verify(case, outputs):
     """Take moments of every coordinate by quadrature, then put the independent parts together."""
     given = case.inputs
     nodes, weights = np.polynomial.hermite_e.hermegauss(10)
-    weights = weights / weights.sum()
+    weights /= weights.sum()
     z = given["mean"][:, None] + given["std"][:, None] * nodes  # (d, 10)
     part = -0.5 * given["curvature"][:, None] * (z - given["target"][:, None]) ** 2
     mean, second = part @ weights, part**2 @ weights
