@@ -11,7 +11,7 @@ from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.patches import PathPatch
+from matplotlib.patches import Ellipse, PathPatch
 from matplotlib.path import Path as MplPath
 
 from dgm_utils import plot
@@ -22,6 +22,8 @@ PALETTE = dict(
 )
 INK = "#1b2733"
 MUTED = "#566270"
+PALE = "#dfe7ee"  # fills
+BROWN = "#9a6700"  # orange, dark enough for text
 SLIDE_WIDTH = 754  # points between the margins of theme.typ
 HALF_WIDTH = 364  # one of two equal columns
 
@@ -81,6 +83,33 @@ def draw_pixels(axes: Axes, image: np.ndarray, colours: Callable[[float], str | 
         shape = MplPath.make_compound_path(*paths)
         axes.add_patch(PathPatch(shape, facecolor=colour, edgecolor=colour, linewidth=0.2))
     axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), aspect="equal", xticks=[], yticks=[])
+
+
+def hide_left(axes: Axes) -> None:
+    """Take away the axis of a density whose height says nothing."""
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+
+
+def ellipse(
+    axes: Axes, mean: np.ndarray, covariance: np.ndarray, scale: float = 2.0, **style: object
+) -> None:
+    """Draw the ellipse at `scale` standard deviations of a normal in the plane, an outline unless styled."""
+    variances, directions = np.linalg.eigh(covariance)
+    angle = np.degrees(np.arctan2(directions[1, 1], directions[0, 1]))
+    width, height = 2 * scale * np.sqrt(variances[::-1])
+    axes.add_patch(Ellipse(mean, width, height, angle=angle, **({"fill": False} | style)))
+
+
+def fixed(values: list[float], digits: int) -> list[str]:
+    """Format numbers for a slide with all their digits, trailing zeros too, and a proper minus sign."""
+    return [f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}") for value in values]
+
+
+def scientific(value: float) -> dict[str, float]:
+    """Return mantissa and exponent of a number for a slide."""
+    exponent = int(np.floor(np.log10(value)))
+    return {"mantissa": round(float(value / 10.0**exponent), 1), "exponent": exponent}
 
 
 def settle(figure: Figure) -> None:

@@ -19,26 +19,32 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Ellipse
 from scipy import integrate, special, stats
 from sklearn.datasets import load_iris
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
-from lectures.drawing import HALF_WIDTH, INK, MUTED, PALETTE, SLIDE_WIDTH, canvas, draw_all, draw_pixels
+from lectures.drawing import (
+    BROWN,
+    HALF_WIDTH,
+    INK,
+    MUTED,
+    PALE,
+    PALETTE,
+    SLIDE_WIDTH,
+    canvas,
+    draw_all,
+    draw_pixels,
+    ellipse,
+    fixed,
+    hide_left,
+    scientific,
+)
 
 FOLDER = Path(__file__).parent / "figures"
 BLUE, ORANGE, GREEN, RED = (PALETTE[name] for name in ("blue", "orange", "green", "red"))
 SKY = PALETTE["sky"]
-PALE, BROWN = "#dfe7ee", "#9a6700"
-
-
-def hide_left(axes: Axes) -> None:
-    """Take away the axis of a density whose height says nothing."""
-    axes.set_yticks([])
-    axes.spines["left"].set_visible(False)
 
 
 # --- Bayes' theorem ---------------------------------------------------------------------------------------
@@ -235,16 +241,6 @@ def ppca_posterior(x: np.ndarray, loadings: np.ndarray, noise: float) -> tuple[n
     return np.linalg.solve(inner, loadings.T @ x), noise**2 * np.linalg.inv(inner)
 
 
-def ellipse(
-    axes: Axes, mean: np.ndarray, covariance: np.ndarray, scale: float = 2.0, **style: object
-) -> None:
-    """Draw the ellipse at `scale` standard deviations of a normal in the plane."""
-    variances, directions = np.linalg.eigh(covariance)
-    angle = np.degrees(np.arctan2(directions[1, 1], directions[0, 1]))
-    width, height = 2 * scale * np.sqrt(variances[::-1])
-    axes.add_patch(Ellipse(mean, width, height, angle=angle, **style))
-
-
 def ppca() -> Figure:
     """Draw probabilistic PCA in the plane: points, the line that z moves along, the marginal's ellipse."""
     rng = np.random.default_rng(2)
@@ -254,7 +250,7 @@ def ppca() -> Figure:
     axes.plot(*x.T, ".", color=SKY, markersize=6)
     axes.plot(*(LOADINGS * np.array([-2.5, 2.5])), color=INK, linewidth=2)
     marginal = LOADINGS @ LOADINGS.T + NOISE**2 * np.eye(2)
-    ellipse(axes, np.zeros(2), marginal, fill=False, edgecolor=BLUE, linewidth=2.4)
+    ellipse(axes, np.zeros(2), marginal, edgecolor=BLUE, linewidth=2.4)
     seen = np.array([0.2, 2.2])
     mean, covariance = ppca_posterior(seen, LOADINGS, NOISE)
     ends = LOADINGS * (mean + 2 * np.sqrt(covariance[0, 0]) * np.array([-1, 1]))
@@ -617,7 +613,6 @@ def iris_ellipses() -> Figure:
                 panel,
                 mixture.means[c, 2:],
                 mixture.covariances[c, 2:, 2:],
-                fill=False,
                 edgecolor=colours[c],
                 linewidth=2,
             )
@@ -865,17 +860,6 @@ def check() -> None:
     check_latent_models()
     check_bound()
     check_em()
-
-
-def scientific(value: float) -> dict[str, float]:
-    """Return mantissa and exponent of a number for a slide."""
-    exponent = int(np.floor(np.log10(value)))
-    return {"mantissa": round(float(value / 10.0**exponent), 1), "exponent": exponent}
-
-
-def fixed(values: list[float], digits: int) -> list[str]:
-    """Format numbers with all their digits, trailing zeros too, and a proper minus sign."""
-    return [f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}") for value in values]
 
 
 def numbers() -> dict[str, object]:

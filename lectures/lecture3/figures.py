@@ -26,18 +26,22 @@ from sklearn.datasets import load_iris
 from sklearn.decomposition import PCA
 
 from dgm_utils import data
-from lectures.drawing import HALF_WIDTH, INK, MUTED, PALETTE, SLIDE_WIDTH, canvas, draw_all, draw_pixels
-from lectures.lecture2.figures import (
+from lectures.drawing import (
     BROWN,
-    CURVE_NOISE,
+    HALF_WIDTH,
+    INK,
+    MUTED,
     PALE,
-    curve,
-    curve_joint,
+    PALETTE,
+    SLIDE_WIDTH,
+    canvas,
+    draw_all,
+    draw_pixels,
     ellipse,
     fixed,
     hide_left,
-    ppca_posterior,
 )
+from lectures.lecture2.figures import CURVE_NOISE, curve, curve_joint, ppca_posterior
 
 FOLDER = Path(__file__).parent / "figures"
 BLUE, ORANGE, GREEN, RED = (PALETTE[name] for name in ("blue", "orange", "green", "red"))
@@ -565,12 +569,14 @@ def best_split(noise: float) -> tuple[float, float]:
 def optimal_split() -> Figure:
     """Draw the data's ellipse with the decoder's circles, and how the best ELBO splits against σ²."""
     figure, (left, right) = canvas(SLIDE_WIDTH, 215, columns=2, width_ratios=[0.62, 1.25])
-    ellipse(left, np.zeros(2), PLANE, fill=False, edgecolor=INK, linewidth=2.4)
+    ellipse(left, np.zeros(2), PLANE, edgecolor=INK, linewidth=2.4)
     along, across = np.array([1, 1]) / np.sqrt(2), np.array([-1, 1]) / np.sqrt(2)
     for first in (-1.5, -0.75, 0, 0.75, 1.5):
         for second in (-1, 1):
             centre = first * np.sqrt(1.8 - 0.1) * along + second * np.sqrt(0.2 - 0.1) * across
-            ellipse(left, centre, 0.1 * np.eye(2), scale=1, facecolor=SKY, edgecolor=BLUE, alpha=0.4)
+            ellipse(
+                left, centre, 0.1 * np.eye(2), scale=1, fill=True, facecolor=SKY, edgecolor=BLUE, alpha=0.4
+            )
     left.set(xlim=(-2.9, 2.9), ylim=(-2.9, 2.9), aspect="equal", xticks=[], yticks=[])
     left.set_title(r"$\pi(x)$ and some $p(x\,|\,z)$")
     noises = np.linspace(0.01, 2.2, 400)
