@@ -593,9 +593,14 @@ def em_trace() -> Figure:
     left.legend(loc="lower right")
     numbers = np.arange(1, 51)
     final = steps[-1].log_p
-    right.plot(numbers, [step.kl for step in steps[:50]], color=RED, label="KL after M")
-    right.plot(numbers, [final - step.log_p for step in steps[:50]], color=INK, label="still to gain")
-    right.set(yscale="log", xlabel="iteration", ylim=(1e-10, 1))
+    for values, colour, label in (
+        ([step.kl for step in steps[:50]], RED, "KL after M"),
+        ([final - step.log_p for step in steps[:50]], INK, "still to gain"),
+    ):
+        # To 0.01 of a decade: the last digits depend on the machine.
+        rounded = 10 ** np.log10(np.maximum(values, 1e-16)).round(2)
+        right.plot(numbers, rounded, color=colour, label=label)
+    right.set(yscale="log", xlabel="iteration", ylim=(1e-9, 1))
     right.legend(loc="upper right")
     return figure
 
