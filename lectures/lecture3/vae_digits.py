@@ -153,7 +153,6 @@ def arrays_of_many(model: nn.Module, test: Tensor) -> dict[str, np.ndarray]:
     return {
         "reconstructed": as_bytes(model.decode(mean[:10])),
         "sampled": as_bytes(model.decode(torch.randn(10, model.latent_dim))),
-        "drawn": model.sample(10).bool().numpy(),
         "between": as_bytes(model.decode((1 - steps) * mean[first] + steps * mean[second])),
         "between_ends": test[[first, second]].bool().numpy(),
         "units_kl": kl_per_unit(mean, std).numpy().astype(np.float32),
