@@ -13,6 +13,7 @@ import torch
 from scipy import stats
 from torch import nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from dgm_utils import checks
 from tools import definitions
@@ -90,6 +91,12 @@ def test_probabilities_of_all_images_sum_to_one(shape):
     checks.sums_to_one(lambda x: network.log_prob(x.view(-1, 2, 1, 2)), 4, values=4)
 
 
+def test_inputs_are_scaled_to_plus_and_minus_one():
+    for network in networks((1, 3, 3), S.CategoricalHead(5)):
+        assert torch.equal(network.scaled(torch.arange(5, dtype=torch.uint8)), torch.linspace(-1, 1, 5))
+        assert network.double().scaled(torch.arange(5)).dtype == torch.float64
+
+
 def test_log_prob_is_the_sum_of_conditionals():
     shape = (3, 2, 3)
     x = torch.randint(4, (5, *shape))
@@ -136,6 +143,18 @@ def test_context_reaches_every_layer_and_leaks_nothing():
     assert not torch.allclose(network.log_prob(x, torch.randn(4, 5)), network.log_prob(x, torch.randn(4, 5)))
     drawn = network.sample(3, torch.randn(3, 5))
     assert drawn.shape == (3, *shape) and set(drawn.unique().tolist()) <= {0.0, 1.0}
+
+
+def test_a_gate_and_the_residual_of_a_layer():
+    signal, gate = torch.randn(2, 3, 4, 5), torch.randn(2, 3, 4, 5)
+    by_hand = np.tanh(signal.numpy()) / (1 + np.exp(-gate.numpy()))
+    assert np.allclose(S.gate(torch.cat([signal, gate], dim=1)), by_hand, atol=1e-6)
+    v, h = torch.randn(2, 6, 4, 4), torch.randn(2, 6, 4, 4)
+    for mask, kept in [("A", torch.zeros_like(h)), ("B", h)]:
+        layer = S.GatedLayer(mask, 6, 6, 3)
+        nn.init.zeros_(layer.mix.weight)
+        nn.init.zeros_(layer.mix.bias)
+        assert torch.equal(layer(v, h)[1], kept)
 
 
 def test_gradients_reach_and_examples_stay_apart():
@@ -194,6 +213,19 @@ class UnshiftedLayer(S.GatedLayer):
         return S.gate(seen), h + new if self.residual else new
 
 
+class PaperLayer(S.GatedLayer):
+    """Keep the rows strictly above r in v at row r, as the paper does: h reads v at its own row."""
+
+    first, listens = False, False
+
+    def forward(self, v, h, *context):
+        v = F.pad(v, (0, 0, 1, 0))[:, :, :-1] if self.first else v
+        seen = self.vertical(F.pad(v, self.margin))
+        new = self.mix(S.gate(self.horizontal(h) + self.link(seen)))
+        h = h + new if self.residual else new
+        return S.gate(seen) + (h if self.listens else 0), h
+
+
 def with_layers(kind):
     network = S.GatedPixelCNN((1, 6, 6), S.CategoricalHead(2), 8, (1, 1))
     for layer in network.layers:
@@ -206,6 +238,54 @@ def test_the_shift_between_the_stacks_is_what_prevents_a_leak():
         checks.autoregressive(with_layers(UnshiftedLayer), (1, 6, 6))
     # The vertical stack sees its whole row anyway, and is read one row further down only.
     checks.autoregressive(with_layers(ListeningLayer), (1, 6, 6))
+
+
+def test_in_the_papers_layout_a_link_back_leaks():
+    network = with_layers(PaperLayer)
+    network.layers[0].first = True
+    checks.autoregressive(network, (1, 6, 6))
+    for layer in network.layers:
+        layer.listens = True
+    with pytest.raises(checks.CheckFailed):
+        checks.autoregressive(network, (1, 6, 6))
+
+
+# ---- on a GPU ----------------------------------------------------------------------------------------------
+
+HEADS = [S.CategoricalHead(256), S.DiscretizedLogisticMixture(5)]
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_log_likelihood_in_bfloat16_is_summed_in_the_precision_of_the_weights(head):
+    x = torch.randint(256, (4, 1, 28, 28))
+    for network in networks((1, 28, 28), head):
+        exact = network.log_prob(x)
+        with torch.autocast("cpu", torch.bfloat16):
+            logits, rounded = network(x), network.log_prob(x)
+        assert logits.dtype == torch.bfloat16 and rounded.dtype == torch.float32
+        by_hand = head.log_prob(logits.float(), x).flatten(1).sum(dim=1)
+        assert torch.allclose(rounded, by_hand, rtol=1e-6)  # sums in bfloat16 are off by up to 1 in 256
+        assert torch.allclose(rounded, exact, rtol=2e-3)
+
+
+class NoHost(TorchDispatchMode):
+    """Refuse what a recorded CUDA graph cannot hold: tensors made of Python numbers, and reading a tensor."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        aten = torch.ops.aten
+        assert function not in (aten.lift_fresh.default, aten._local_scalar_dense.default), function
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_loss_makes_nothing_on_the_host(head):
+    x = torch.randint(256, (4, 1, 6, 6), dtype=torch.uint8)
+    for network in networks((1, 6, 6), head):
+        with NoHost():
+            network.log_prob(x).mean().backward()
+    for host in (lambda: x.max().item(), lambda: torch.tensor(1.0)):  # the refusal itself
+        with NoHost(), pytest.raises(AssertionError):
+            host()
 
 
 # ---- heads and samplers ------------------------------------------------------------------------------------
