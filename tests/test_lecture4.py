@@ -1,5 +1,8 @@
 """What lecture 4 claims: mean field, Bayesian mixtures, k-means, two KL divergences, change of variables."""
 
+import json
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -280,3 +283,40 @@ def test_published_baselines_are_reproduced():
     assert stored["zlib_bits"] == pytest.approx(1.635, abs=1e-3)
     assert stored["bits"] == pytest.approx(2.013, abs=2e-3)
     assert figures.value_entropy() == pytest.approx(1.967, abs=2e-3)
+
+
+# --- Numbers on the slides -------------------------------------------------------------------------------
+
+
+def test_printed_numbers_by_another_road():
+    printed = json.loads((figures.FOLDER / "numbers.json").read_text())
+    assert float(printed["shrunk_variance"]) == pytest.approx(1 - 0.9**2)
+    assert float(printed["mean_field_gap"]) == pytest.approx(-np.log(0.19) / 2, abs=5e-3)
+    assert printed["doubling"] == round(np.log(2.0) * 28 * 28)
+    assert printed["filament_slope"] == round(np.exp(8) / 2)  # phi(0) over 2 phi(4), the two modes at 4 s.d.
+    for name, size in (("lu_mnist", 28 * 28), ("lu_cifar", 3 * 32 * 32)):
+        value = printed[name]["mantissa"] * 10.0 ** printed[name]["exponent"]
+        assert value == pytest.approx(sum(2 * k**2 for k in range(size)), rel=0.02)  # elimination, row by row
+    step = 1e-6
+    digamma = {
+        a: (special.gammaln(a + step) - special.gammaln(a - step)) / (2 * step) for a in (1, 0.1, 0.01)
+    }
+    assert float(printed["death_share"]) == pytest.approx(np.exp(digamma[1]), abs=5e-3)
+    small = printed["death_small"]["mantissa"] * 10.0 ** printed["death_small"]["exponent"]
+    assert small == pytest.approx(np.exp(digamma[0.1]), rel=0.02)
+    assert printed["death_log10"] == round(digamma[0.01] / np.log(10))
+    assert sum(map(float, printed["death_counts"])) == pytest.approx(len(figures.three_groups()), abs=0.2)
+    assert sum(map(int, printed["iris_counts"])) == 150
+
+
+def test_numbers_in_descriptions_of_figures_are_those_of_the_figures():
+    deck = (figures.FOLDER.parent / "lecture4.typ").read_text(encoding="utf-8")
+    said = re.search(r'"penalties"[^\n]*alt: "([^"]+)"', deck)[1]
+    areas = [
+        f"{area:.2f}"
+        for candidate in ((-2.0, 0.6), figures.TARGET.moments())
+        for area in figures.both_kl(figures.TARGET, *candidate)[:2]
+    ]
+    assert re.findall(r"\d\.\d\d", said) == areas
+    assert f"slope {round(figures.middle_slope())} at" in deck
+    assert f"up to {figures.jump():.1f} and then jumps" in deck

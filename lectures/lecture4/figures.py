@@ -109,14 +109,14 @@ def correlated_gaussian() -> Figure:
     share.axhline(1, color=INK, linewidth=2)
     share.plot(rho, 1 - rho**2, color=RED)
     share.text(0.03, 1.03, "true variance", va="bottom")
-    share.text(0.05, 0.74, "of $q$: $1-\\rho^2$", color=RED)
+    share.text(0.05, 0.6, "of $q$: $1-\\rho^2$", color=RED)
     share.set(xlabel=r"$\rho$", title="variance", ylim=(0, 1.2), xlim=(0, 1))
     gap.plot(rho, -0.5 * np.log1p(-(rho**2)), color=RED)
     gap.set(xlabel=r"$\rho$", title=r"$\mathrm{KL}(q\,\|\,p)$, nats", ylim=(0, 3), xlim=(0, 1))
     for panel, value in ((share, 1 - RHO**2), (gap, mean_field_gaussian(covariance)[1])):
         panel.plot(RHO, value, "o", color=RED, markersize=9)
         panel.annotate(
-            f"{value:.2f}", (RHO, value), (-10, 2), textcoords="offset points", ha="right", color=RED
+            f"{value:.2f}", (RHO, value), (-12, -3), textcoords="offset points", ha="right", color=RED
         )
     return figure
 
@@ -895,7 +895,7 @@ def filament() -> Figure:
     axes[0].plot(z, np.interp(z, stats.norm.ppf(target.cdf(x)), x), color=RED)
     axes[0].set(title="1-D: $x=g(z)$, exact", xlabel="$z$", yticks=[-2, 0, 2], xticks=[-2, 0, 2])
     axes[0].annotate(
-        f"slope {middle_slope():,.0f}",
+        f"slope {middle_slope():.0f}",
         (0.02, -0.6),
         (0.45, -1.6),
         color=RED,
@@ -964,8 +964,8 @@ def integers_diverge() -> Figure:
     for width, colour in ((0.3, SKY), (0.12, BLUE), (0.04, RED)):
         density = stats.norm.pdf(x[:, None], np.arange(1, 7), width) @ heights
         left.plot(x, density, color=colour, linewidth=1.8, label=f"width {width}")
-    left.set(xlabel="value of a pixel", title="a density on integers", xticks=range(1, 7), xlim=(0.4, 8.8))
-    left.legend(loc="upper right")
+    left.set(xlabel="value of a pixel", title="a density on integers", xticks=range(1, 7), xlim=(0.4, 9.6))
+    left.legend(loc="upper right", handlelength=1.2)
     hide_left(left)
     right.axhline(0, color=INK, linewidth=1.2)
     right.axhline(value_entropy(), color=GREEN, linestyle="--")
