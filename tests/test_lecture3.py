@@ -2,6 +2,7 @@
 
 import importlib
 import math
+import re
 import sys
 from pathlib import Path
 
@@ -10,6 +11,10 @@ import pytest
 import torch
 from scipy import special, stats
 from torch import distributions as D
+from torch import nn
+
+from tools.definitions import definitions, load
+from tools.notebooks import read_notebook
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -197,3 +202,67 @@ def test_stored_means_are_close_to_what_the_decoder_found(figures):
     stored = figures.stored()
     for mean, decoded in zip(stored["shared_mean"], stored["shared_decoded"], strict=True):
         assert np.corrcoef(mean.astype(float), decoded.astype(float))[0, 1] > 0.9
+
+
+def test_share_of_the_prior_in_holes(figures, monkeypatch):
+    axis = np.linspace(-4, 4, 81)
+    first, second = np.meshgrid(axis, axis, indexing="ij")
+    log_prior = stats.norm.logpdf(first) + stats.norm.logpdf(second)
+    log_q = log_prior + np.where(first > 1.05, np.log(0.09), np.log(0.11))
+    monkeypatch.setattr(figures, "stored", lambda: {"log_q": log_q})
+    assert figures.prior_mass_in_holes() == pytest.approx(stats.norm.sf(1.05), abs=1e-3)
+    assert figures.prior_mass_in_holes(0.05) == 0
+
+
+def test_bound_and_estimate_of_the_training_script(digits, monkeypatch):
+    seminar = load(digits.SEMINAR, "VAE", "negative_elbo")
+    torch.manual_seed(0)
+    model = seminar.VAE(nn.Linear(4, 2), nn.Linear(1, 4), 1).double()
+    images = torch.bernoulli(torch.full((40, 4), 0.5).double())
+    monkeypatch.setattr(digits, "ESTIMATED", 40)
+    with torch.no_grad():
+        found = digits.judge(seminar, model, images)
+        z = torch.linspace(-9, 9, 4001).double()[:, None]
+        normal = D.Normal(torch.zeros(()).double(), torch.ones(()).double())
+        joint = (
+            model.log_likelihood(images, z[:, None].expand(-1, 40, 1)) + normal.log_prob(z)
+        ).exp()  # (4001, 40)
+        log_p = torch.trapezoid(joint, z[:, 0], dim=0).log()
+        mean, std = model.posterior(images)
+        q = D.Normal(mean[:, 0], std[:, 0]).log_prob(z).exp()
+        gap = D.Normal(mean[:, 0], std[:, 0]).log_prob(z) - (joint.log() - log_p)
+        elbo = log_p - torch.trapezoid(q * gap, z[:, 0], dim=0)
+    assert elbo.mean() < log_p.mean() - 0.01, "a poor encoder, so that the two differ"
+    assert found["bound_first"] == pytest.approx(elbo.mean().item(), abs=0.03)
+    assert found["estimate_first"] == pytest.approx(log_p.mean().item(), abs=0.01)
+    assert found["reconstruction"] - found["kl"] == pytest.approx(elbo.mean().item(), abs=0.5)
+
+
+def test_images_that_all_share_one_code(digits):
+    class OneCode(nn.Module):
+        def posterior(self, x):
+            return torch.zeros(len(x), 2), torch.ones(len(x), 2)
+
+        def decode(self, z):
+            return torch.full((len(z), 6), 0.25)
+
+    x = torch.bernoulli(torch.full((80, 6), 0.3), generator=torch.Generator().manual_seed(0))
+    found = digits.shared_codes(OneCode(), x, torch.zeros(80, dtype=torch.long))
+    assert found["shared_size"] == pytest.approx([80.0] * 3, rel=1e-4)
+    assert found["shared_mean"] == pytest.approx(np.tile(255 * x.mean(dim=0).numpy(), (3, 1)), abs=0.51)
+
+
+def test_slides_name_cells_and_parts_of_the_seminar_that_exist(digits):
+    source = (ROOT / "lectures" / "lecture3" / "lecture3.typ").read_text(encoding="utf-8")
+    notebook = read_notebook(digits.SEMINAR)
+    headings, part = {}, "0"
+    for cell in notebook.cells:
+        for heading in re.findall(r"^#{2,3} (.*)", cell.source, re.M) if cell.cell_type == "markdown" else []:
+            part = heading[0] if re.match(r"\d\. ", heading) else part
+            headings.setdefault(part, []).append(heading)
+    cells = re.findall(r"`def:(\w+)`", source)
+    assert cells and set(cells) <= set(definitions(notebook, digits.SEMINAR))
+    named = re.findall(r'[Ss]eminar 3, part (\d)(?: "([^"]+)")?', source)
+    assert len(named) > 6
+    for number, title in named:
+        assert any(title in heading for heading in headings[number]), f"part {number}: no heading {title!r}"
