@@ -641,6 +641,12 @@ def score_gradient(mean, log_std, log_joint, z):
         rows.append([weight * (point - mean) / std**2, weight * (((point - mean) / std) ** 2 - 1) + 1])
     return torch.stack([row[0] for row in rows]), torch.stack([row[1] for row in rows])
 """,
+        """
+def score_gradient(mean, log_std, log_joint, z):
+    noise = (z - mean) / log_std.exp()  # its own summand of log q for every score: others average to 0
+    weight = log_joint(z)[:, None] + log_std + 0.5 * noise**2
+    return weight * noise / log_std.exp(), weight * (noise**2 - 1)
+""",
     ],
     "q4c": [
         """
@@ -664,6 +670,17 @@ def alpha_divergence(log_p, log_q, alpha):
         return (q * (log_q - log_p)).sum(-1)
     integral = ((1 + alpha) / 2 * log_p + (1 - alpha) / 2 * log_q).exp().sum(-1)
     return 4 / ((1 - alpha) * (1 + alpha)) * (1 - integral)
+""",
+        """
+def alpha_divergence(log_p, log_q, alpha):
+    def near_one(log_p, log_q, eps):
+        log_t = log_q - log_p
+        return -(log_p.exp() * (log_t + eps * log_t**2 / 2 + eps**2 * log_t**3 / 6)).sum(-1) / (1 - eps)
+    if abs(abs(alpha) - 1) < 3e-6:
+        pair = (log_p, log_q) if alpha > 0 else (log_q, log_p)
+        return near_one(*pair, (1 - abs(alpha)) / 2)
+    p, q = log_p.exp(), log_q.exp()
+    return 4 / (1 - alpha**2) * (1 - (p ** ((1 + alpha) / 2) * q ** ((1 - alpha) / 2)).sum(-1))
 """,
     ],
     "q5c": [

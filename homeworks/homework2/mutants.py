@@ -56,6 +56,9 @@ MUTANTS = {
         "F.pad(degrees.unique(return_counts=True)[1].cumsum(0), (0, m))[:m]",
         "Degrees that do not occur are skipped.",
     ),
+    "counts_of_another_type": mutant(
+        "q1b", ".tril()", ".tril().int()", "int32 where the task says int64: too small for a wider network."
+    ),
     # ---- q1c
     "float32_product": mutant(
         "q1c",
@@ -145,6 +148,12 @@ MUTANTS = {
         "1 + 2 * channels",
         "The two functions count differently.",
     ),
+    "heads_in_another_order": mutant(
+        "q2b",
+        "return categorical, mixture, shared",
+        "return categorical, shared, mixture",
+        "Heads exchanged.",
+    ),
     # ---- q3b
     "other_direction": mutant(
         "q3b",
@@ -195,6 +204,12 @@ MUTANTS = {
     "second_covariance_not_looked_at": mutant(
         "q3b", "failed_1.any() or failed_2.any()", "failed_1.any()", "Only the first is checked."
     ),
+    "only_diagonals_looked_at": mutant(
+        "q3b",
+        "failed_1.any() or failed_2.any()",
+        "any((c.diagonal(dim1=-2, dim2=-1) <= 0).any() for c in (covariance_1, covariance_2))",
+        "Positive variances do not make a matrix positive definite.",
+    ),
     # ---- q4b
     "entropy_forgotten": mutant(
         "q4b",
@@ -237,6 +252,20 @@ MUTANTS = {
         "    return weight * noise",
         "    weight = weight - weight.mean()\n    return weight * noise",
         "The mean weight contains the sample itself: biased, and rows depend on each other.",
+    ),
+    "gradients_exchanged": mutant(
+        "q4b",
+        "return weight * noise / log_std.exp(), weight * (noise.square() - 1)",
+        "return weight * (noise.square() - 1), weight * noise / log_std.exp()",
+        "The gradient by log_std comes first.",
+    ),
+    "reparametrized_by_differences": mutant(
+        "q4b",
+        "    return weight * noise / log_std.exp(), weight * (noise.square() - 1)",
+        "    steps = 1e-5 * torch.eye(z.shape[1], dtype=z.dtype)\n"
+        "    slope = torch.stack([(log_joint(z + e) - log_joint(z - e)) / 2e-5 for e in steps], 1)\n"
+        "    return slope, slope * (z - mean) + 1",
+        "The right expectation, from points that may not be asked for.",
     ),
     # ---- q4c
     "variance_is_second_moment": mutant(
@@ -284,6 +313,12 @@ MUTANTS = {
         "    constant = constant - (constant - 0.5 * (curvature * std.square()).sum())\n    linear =",
         "The best practice, but not the estimator that was asked about.",
     ),
+    "variance_of_a_square_is_one": mutant(
+        "q4c",
+        "linear.square() + 2 * square.square()",
+        "linear.square() + square.square()",
+        "Var eps^2 is 3 - 1 = 2.",
+    ),
     # ---- q5b
     "sign_of_alpha": mutant(
         "q5b", "eps = (1 - alpha) / 2", "eps = (1 + alpha) / 2", "Reverse and forward KL change places."
@@ -321,6 +356,27 @@ MUTANTS = {
         "q5b", "slope).sum(-1)", "slope).mean(-1)", "A mean where the definition has a sum."
     ),
     "limits_divide_by_zero": mutant("q5b", " if eps else log_ratio", "", "alpha = 1 itself is forgotten."),
+    "kl_closer_than_1e-4": mutant(
+        "q5b",
+        "if eps else log_ratio",
+        "if abs(eps) > 4e-5 else log_ratio",
+        "KL where alpha is nearly 1: off by a relative 1e-5 at a distance of 1e-5.",
+    ),
+    "definition_closer_than_1e-9": mutant(
+        "q5b",
+        "    if alpha < 0",
+        "    if abs(abs(alpha) - 1) > 1e-12:\n"
+        "        integral = ((1 + alpha) / 2 * log_p + (1 - alpha) / 2 * log_q).exp().sum(-1)\n"
+        "        return 4 / (1 - alpha**2) * (1 - integral)\n"
+        "    if alpha < 0",
+        "KL only where alpha is 1 but for rounding: digits are lost before that.",
+    ),
+    "probabilities_cut_off": mutant(
+        "q5b",
+        "    log_ratio = log_q - log_p",
+        "    log_ratio = log_q.clamp(min=-27.6) - log_p.clamp(min=-27.6)",
+        "The habit of log(q + 1e-12): rare values count for much.",
+    ),
     # ---- q5c
     "sign_of_alpha_gaussian": mutant(
         "q5c", "eps = (1 - alpha) / 2", "eps = (1 + alpha) / 2", "Reverse and forward KL change places."
@@ -360,5 +416,20 @@ MUTANTS = {
         "0.5 * (excess - ratio.log() + square)",
         "0.5 * (excess + square)",
         "The closed form at alpha = 1 has a hole.",
+    ),
+    "kl_closer_than_1e-4_gaussian": mutant(
+        "q5c", "    if eps == 0:", "    if abs(eps) < 4e-5:", "KL where alpha is nearly 1."
+    ),
+    "no_inf_by_clamping": mutant(
+        "q5c",
+        "    inside = 1 + eps * excess",
+        "    inside = (1 + eps * excess).clamp(min=1e-12)\n    excess = (inside - 1) / eps",
+        "A small positive variance where there is none: huge values, but only if the means differ.",
+    ),
+    "always_inf_beyond_one": mutant(
+        "q5c",
+        "torch.where(inside > 0, value, torch.inf)",
+        "torch.where((inside > 0) & (eps > -1e-3), value, torch.inf)",
+        "The integral may well be finite for alpha > 1.",
     ),
 }
