@@ -232,13 +232,9 @@ def gradient_variance() -> Figure:
     """Draw the exact variances against dimension, against the spread of q, and for a wavy h."""
     figure, axes = canvas(SLIDE_WIDTH, 190, columns=3)
     d = np.unique(np.logspace(0, np.log10(200), 60).round(3))
-    curves = (
-        (score_variance, RED, "score function"),
-        (centred_score_variance, ORANGE, "with baseline"),
-        (pathwise_variance, BLUE, "reparam."),
-    )
+    curves = ((score_variance, RED), (centred_score_variance, ORANGE), (pathwise_variance, BLUE))
     simulated = np.array([[values.var() for values in gradient_samples(n, 20_000)] for n in DIMENSIONS]).T
-    for (variance, colour, _), dots in zip(curves, simulated, strict=True):
+    for (variance, colour), dots in zip(curves, simulated, strict=True):
         axes[0].plot(d, variance(d), color=colour)
         axes[0].plot(DIMENSIONS, dots, "o", color=colour, markersize=6)
     axes[0].text(45, 5e3, "score function", color=RED, ha="right", va="bottom")
@@ -246,7 +242,7 @@ def gradient_variance() -> Figure:
     axes[0].text(200, 1.3, "reparametrised", color=BLUE, ha="right", va="bottom")
     axes[0].set(xscale="log", yscale="log", title="dimension $d$", ylim=(0.4, 4e4))
     std = np.logspace(-1.5, 0.5, 60)
-    for variance, colour, _ in curves:
+    for variance, colour in curves:
         axes[1].plot(std, [float(variance(np.array(10), std=s)) for s in std], color=colour)
     axes[1].set(xscale="log", yscale="log", title=r"spread $\sigma$ of $q$, $d=10$")
     k = np.linspace(0.1, 5, 100)
