@@ -2,7 +2,8 @@
 
 Exit status: 0 the batch finished, the student version was written or is current, every visible check passed;
 1 a student version that is stale (`release --check`) or a visible check that failed (`check`);
-2 the sandbox is missing; 64 the command was called wrongly, or a file could not be read or written.
+2 the sandbox is missing; 64 the command was called wrongly, a file could not be read or written, or marks.csv
+holds what cannot be a mark.
 """
 
 import argparse
@@ -30,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
     grade.add_argument("homework", type=Path, help="folder of the homework, such as homeworks/homework1")
     grade.add_argument("submissions", type=Path, help="folder with STUDENT.ipynb or STUDENT/hwN.ipynb")
     grade.add_argument(
-        "--out", type=Path, required=True, help="folder for grades.csv and a folder per student"
+        "--out", type=Path, required=True, help="folder for grades.csv, marks.csv and a folder per student"
     )
     grade.add_argument(
         "--jobs", type=int, default=1, help="submissions at a time, at most one per core (default 1)"
@@ -63,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
 def grade(options: argparse.Namespace) -> int:
     """Grade a batch."""
     try:
-        from grading import batch, report, sandbox, submission
+        from grading import batch, marks, report, sandbox, submission
     except ImportError as error:
         raise ValueError(f"this copy of the course has no grader ({error})") from None
     if options.jobs < 1 or (options.seed is not None and options.seed < 0):
@@ -80,6 +81,14 @@ def grade(options: argparse.Namespace) -> int:
         )
     options.out.mkdir(parents=True, exist_ok=True)
     homework = batch.load(options.homework, batch.seed_of(options.out, options.seed))
+    submissions, others = submission.collect(options.submissions, homework.notebook)
+    if others:
+        print(
+            f"passed over, neither notebooks nor folders: {', '.join(map(report.line, others))}",
+            file=sys.stderr,
+        )
+    known = {one.student for one in submissions} | report.students(options.out)
+    given = marks.read(options.out / "marks.csv", homework.questions, known)  # before anything is written
     try:
         box = sandbox.find(options.sandbox, options.homework / "hidden.py")
     except sandbox.SandboxMissing as missing:
@@ -87,15 +96,13 @@ def grade(options: argparse.Namespace) -> int:
         return MISSING
     if box.kind == "none":
         print("WARNING: no sandbox: submissions can read and change everything that you can", file=sys.stderr)
-    submissions, others = submission.collect(options.submissions, homework.notebook)
-    if others:
-        print(
-            f"passed over, neither notebooks nor folders: {', '.join(map(report.line, others))}",
-            file=sys.stderr,
-        )
-    results = batch.grade_all(homework, submissions, box, options.out, options.jobs)
+    results = batch.grade_all(homework, submissions, given, box, options.out, options.jobs)
+    results = batch.merge_marks(homework, submissions, results, options.out)
     report.write_grades(options.out / "grades.csv", homework.questions, results)
     print(f"{len(results)} submissions, {options.out / 'grades.csv'}")
+    left = sum(entry["status"] == "manual" for result in results for entry in result["questions"].values())
+    if left:
+        print(f"{left} written answers to mark in {options.out / 'marks.csv'}, see answers_*.html beside it")
     return 0
 
 

@@ -2,8 +2,8 @@
 
 A submission is `ok`, `unreadable` (no notebook), `stopped` (the sandbox had to be killed) or `failed` (the
 grader's own fault; graded again by the next run). A question is `ok`, `wrong`, `error` (the code raised or
-ended), `timeout`, `blank` (nothing filled in), `missing` (no answer cell, no weights) or `manual` (for a
-teacher to mark).
+ended), `timeout`, `blank` (nothing filled in), `missing` (no answer cell, no weights), `manual` (for a
+teacher to mark) or `marked` (by a teacher, in marks.csv).
 """
 
 import importlib.util
@@ -15,15 +15,16 @@ import secrets
 import sys
 import time
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from zlib import crc32
 
 import numpy as np
 
-from grading import report, submission, verify
+from grading import marks, report, submission, verify
+from grading.marks import Marks
 from grading.questions import Case, Limits, Question
-from grading.release import homework_paths
+from grading.release import homework_paths, written_solutions
 from grading.sandbox import Outcome, Sandbox
 from grading.submission import Cell, Rebuilt, Submission, Unreadable
 
@@ -42,6 +43,7 @@ class Homework:
     cases: dict[str, list[Case]]
     limits: Limits
     digest: str
+    solutions: dict[str, str] = field(default_factory=dict)  # of the written answers, with their rubrics
 
     @property
     def max(self) -> float:
@@ -55,7 +57,7 @@ def load(folder: Path, seed: int) -> Homework:
     Raises FileNotFoundError for a missing file, ValueError for questions that do not fit the notebook.
     """
     folder = folder.resolve()
-    _, student = homework_paths(folder)
+    source, student = homework_paths(folder)
     hidden = folder / "hidden.py"
     for path in (student, hidden):
         if not path.is_file():
@@ -80,7 +82,13 @@ def load(folder: Path, seed: int) -> Homework:
     }
     digest = submission.fingerprint(student.read_bytes(), hidden.read_bytes(), str(seed).encode())
     limits = getattr(module, "LIMITS", Limits())
-    return Homework(folder.name, student.name, release, questions, cases, limits, digest)
+    texts = written_solutions(source)
+    solutions = {
+        question.id: "\n\n".join(text for answer, text in texts.items() if question.owns(answer))
+        for question in questions
+        if question.manual
+    }
+    return Homework(folder.name, student.name, release, questions, cases, limits, digest, solutions)
 
 
 def seed_of(out: Path, given: int | None) -> int:
@@ -100,9 +108,11 @@ def seed_of(out: Path, given: int | None) -> int:
 
 
 def grade_all(
-    homework: Homework, submissions: list[Submission], sandbox: Sandbox, out: Path, jobs: int
+    homework: Homework, submissions: list[Submission], given: Marks, sandbox: Sandbox, out: Path, jobs: int
 ) -> list[dict]:
     """Grade every submission, `jobs` at a time but at most one per core, write its results and return them.
+
+    The marks that are `given` are merged, also into results that are kept from an earlier run.
 
     Each of the jobs keeps to a core of its own: a submission that starts hundreds of busy processes takes no
     time from the others.
@@ -121,7 +131,9 @@ def grade_all(
         while waiting or running:
             while waiting and free:
                 one, core = waiting.pop(), free.pop()
-                process = context.Process(target=_grade_and_save, args=(homework, one, sandbox, out, core))
+                process = context.Process(
+                    target=_grade_and_save, args=(homework, one, given, sandbox, out, core)
+                )
                 process.start()
                 running[process] = (one, core, time.monotonic())
             multiprocessing.connection.wait([process.sentinel for process in running], timeout=1.0)
@@ -141,6 +153,37 @@ def grade_all(
     return [results[one.student] for one in submissions]
 
 
+def merge_marks(
+    homework: Homework, submissions: list[Submission], results: list[dict], out: Path
+) -> list[dict]:
+    """Write what a teacher marks with, and return the results with all marks, those of the last minute too.
+
+    That is a row in `marks.csv` for each written answer, and a page of answers for each written question.
+    """
+    written = [question for question in homework.questions if question.manual]
+    if not written:
+        return results
+    folders = {one.student: report.folder_of(out, one.student) for one in submissions}
+    found = {student: report.load(folder) for student, folder in folders.items() if report.kept(folder)}
+    saved, answers = marks.update(out / "marks.csv", homework.questions, found), marks.answers(found)
+    found = {student: marks.merge(record, saved, student) for student, record in found.items()}
+    for student, record in found.items():
+        report.save(folders[student], record)
+    for question in written:
+        entries = [
+            (row["student"], found[key[0]]["result"]["questions"][key[1]], answers[key], saved.earlier(key))
+            for key, row in saved.rows.items()
+            if key in answers and key[1] == question.id
+        ]
+        title = f"{homework.name}, {question.id}: {question.points:g} points"
+        solution = homework.solutions.get(question.id, "")
+        report.write_answers(out / f"answers_{question.id}.html", title, solution, entries)
+    return [
+        found[one.student]["result"] if one.student in found else result
+        for one, result in zip(submissions, results, strict=True)
+    ]
+
+
 def _print_line(count: str, result: dict, seconds: float) -> None:
     points = f"{result['score']:g} of {result['max']:g}"
     print(
@@ -150,9 +193,9 @@ def _print_line(count: str, result: dict, seconds: float) -> None:
 
 
 def _grade_and_save(
-    homework: Homework, one: Submission, sandbox: Sandbox, out: Path, core: int | None
+    homework: Homework, one: Submission, given: Marks, sandbox: Sandbox, out: Path, core: int | None
 ) -> None:
-    """Grade one submission in a process of its own; keep an earlier result of the same files."""
+    """Grade one submission in a process of its own, unless the same files were; merge its marks."""
     if core is not None:
         os.sched_setaffinity(0, {core})
     folder = report.folder_of(out, one.student)
@@ -162,8 +205,24 @@ def _grade_and_save(
         homework.digest.encode(), sandbox.kind.encode(), repr(one.notes).encode(), raw, *files
     )
     if report.kept(folder) == key:
-        return
-    report.forget(folder)
+        found = report.load(folder)
+    else:
+        report.forget(folder)
+        found = _grade(homework, one, sandbox, raw, weights, notes, reason)
+        report.keep(folder, key, found)
+    report.save(folder, marks.merge(found, given, one.student))
+
+
+def _grade(
+    homework: Homework,
+    one: Submission,
+    sandbox: Sandbox,
+    raw: bytes,
+    weights: dict[str, bytes],
+    notes: list[str],
+    reason: str,
+) -> dict:
+    """Return the record of one submission, with what `_read` returned."""
     result = _empty_result(homework, one, sandbox)
     result["notes"] += notes
     rebuilt, outcome = Rebuilt(), Outcome(ready=True)
@@ -186,8 +245,13 @@ def _grade_and_save(
         if not outcome.ready:
             raise RuntimeError(f"the sandbox did not start: {outcome.stopped} {outcome.stderr}")
         _judge_all(homework, rebuilt, outcome, weights, result)
-    report.save(folder, result, rebuilt, outcome)
-    report.keep(folder, key)
+    written = {
+        question.id: {"text": text, "fingerprint": marks.fingerprint(one.student, question.id, text)}
+        for question in homework.questions
+        if result["questions"][question.id]["status"] == "manual"
+        for text in [_text(question, rebuilt)]
+    }
+    return report.record(result, rebuilt, outcome, written)
 
 
 def _read(homework: Homework, one: Submission) -> tuple[bytes, dict[str, bytes], list[str], str]:
@@ -254,10 +318,21 @@ def _look(question: Question, rebuilt: Rebuilt, entry: dict) -> None:
     answers = [name for name in rebuilt.answers if question.owns(name)]
     if answers and not any(rebuilt.answers[name] for name in answers):
         entry.update(status="missing", message="the answer cell is gone")
-    elif answers and rebuilt.blank.issuperset(answers):
+    elif answers and (rebuilt.blank.issuperset(answers) or (question.manual and _empty(question, rebuilt))):
         entry.update(status="blank", message="no answer")
     elif question.manual:
         entry.update(status="manual", message="to be marked by a teacher")
+
+
+def _text(question: Question, rebuilt: Rebuilt) -> str:
+    """Return the answer to a written question."""
+    answers = [sources for name, sources in rebuilt.answers.items() if question.owns(name)]
+    return "\n\n".join(source.strip() for sources in answers for source in sources).strip()
+
+
+def _empty(question: Question, rebuilt: Rebuilt) -> bool:
+    """Tell whether an answer shows nothing to its reader."""
+    return not report.line(_text(question, rebuilt))
 
 
 def _empty_result(homework: Homework, one: Submission, sandbox: Sandbox) -> dict:
@@ -291,7 +366,7 @@ def _saved(homework: Homework, one: Submission, sandbox: Sandbox, out: Path, cod
         entry.update(status="error", message="not graded")
     try:
         report.forget(folder)
-        report.save(folder, result, Rebuilt(), Outcome())
+        report.save(folder, report.record(result, Rebuilt(), Outcome(), {}))
     except OSError as error:  # such as a file that has the folder's name, or a full disk
         result["notes"].append(f"{folder} could not be written: {error.strerror}")
     return result

@@ -31,6 +31,17 @@ def homework_paths(homework: Path) -> tuple[Path, Path]:
     return sources[0], sources[0].with_name(sources[0].name.replace(".solution", ""))
 
 
+def written_solutions(source: Path) -> dict[str, str]:
+    """Return our own texts of the answers in Markdown, by the answer's name, without the lines of markers."""
+    texts = {}
+    for cell in nbformat.read(source, as_version=4).cells:
+        marks = cell.metadata.get("nbgrader", {})
+        if cell.cell_type == "markdown" and marks.get("solution"):
+            kept = [line for line in cell.source.split("\n") if not re.search("(BEGIN|END) SOLUTION", line)]
+            texts[answer_name(cell) or marks["grade_id"]] = "\n".join(kept).strip()
+    return texts
+
+
 def student_version(source: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """Return the student version: stubs for solutions, no hidden tests, mark schemes or outputs.
 

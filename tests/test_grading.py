@@ -18,6 +18,7 @@ import safetensors.numpy
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from grading import batch, channel, inside, report, sandbox, seccomp, submission, verify
+from grading import marks as marking
 from grading import release as releasing
 from grading.__main__ import MISSING, USAGE, main
 from grading.questions import Case, Limits, Question, Wrong, call, match, take
@@ -506,6 +507,185 @@ def test_second_run_keeps_results_and_grades_what_changed(homework, tmp_path, ca
     assert [result_of(out, name)["score"] for name in ("anna", "boris")] == [9, 7]
 
 
+# Written answers
+
+EVIL = "<script>alert(1)</script> \x1b[31m\u202e & so on\n" + "x" * 30_000
+FORGED = "student,question,max,points,comment,fingerprint\nboris,q4,1,1,great,f000000000000\n"
+WRITTEN_BY = {"anna": "Because of Jensen.", "boris": EVIL, "=cmd": "It is so.", "007": "Spy."}
+
+
+def found_by(texts, question="q4"):
+    """Records, by student, of submissions with these answers to a written question."""
+    records = {}
+    for student, text in texts.items():
+        questions = {
+            "q1": {"score": 2, "max": 2, "status": "ok", "message": "passed"},
+            question: {"score": 0, "max": 1, "status": "manual", "message": "to be marked by a teacher"},
+        }
+        result = {"student": student, "homework": "homework9", "score": 2, "max": 3, "status": "ok"}
+        result |= {"sandbox": "bwrap", "notes": [], "questions": questions}
+        mark = marking.fingerprint(student, question, text)
+        written = {question: {"text": text, "fingerprint": mark}}
+        records[student] = report.record(result, submission.Rebuilt(), sandbox.Outcome(), written)
+    return records
+
+
+QUESTIONS = [Question("q1", 2, lambda rng: [], lambda case, outputs: None), Question("q4", 1, manual=True)]
+
+
+def enter(path, **entries):
+    """Enter points and comments, by student, where a file of marks has none yet."""
+    rows = list(csv.DictReader(path.open(newline="")))
+    for row in rows:
+        if not row["points"] and (entry := entries.get(row["student"].strip("'"))):
+            row["points"], row["comment"] = entry
+    with path.open("w", newline="") as file:
+        table = csv.DictWriter(file, list(rows[0]))
+        table.writeheader()
+        table.writerows(rows)
+
+
+def table_of(path):
+    rows = csv.DictReader(path.open(newline="", encoding="utf-8-sig"))
+    return [(row["student"], row["points"], row["comment"]) for row in rows]
+
+
+def test_marks_are_merged_without_the_sandbox(homework, tmp_path, monkeypatch, capsys):
+    handed_in, out = tmp_path / "in", tmp_path / "out"
+    for name in ("anna", "boris"):
+        put(handed_in / name, with_answers(q4=WRITTEN_BY[name]))
+    (handed_in / "boris/marks.csv").write_text(FORGED)
+    put(handed_in / "marks.csv", with_answers(q4="my own mark: 1"))
+    put(handed_in / "zoe", with_answers(q4=" \n\u200b"))
+    assert run_cli("grade", homework, handed_in, "--out", out) == 0
+    assert table_of(out / "marks.csv") == [(name, "", "") for name in ("anna", "boris", "marks.csv")]
+    assert "3 written answers to mark" in capsys.readouterr().out
+    assert status_of(result_of(out, "zoe")) == FULL | {"q4": "blank"}
+    before = (out / "boris/results.json").stat().st_mtime_ns
+    enter(out / "marks.csv", anna=("0.5", "<b>Which</b> inequality?"))
+
+    monkeypatch.setattr(sandbox.Sandbox, "run", None)  # whoever calls it fails
+    assert run_cli("grade", homework, handed_in, "--out", out) == 0
+    anna = result_of(out, "anna")
+    marked = {"score": 0.5, "max": 1, "status": "marked", "message": "<b>Which</b> inequality?"}
+    assert anna["questions"]["q4"] == marked and (anna["score"], anna["max"]) == (9.5, 10)
+    assert (out / "boris/results.json").stat().st_mtime_ns == before
+    rows = {row["student"]: row for row in csv.DictReader((out / "grades.csv").open(newline=""))}
+    assert (rows["anna"]["score"], rows["anna"]["q4"], rows["anna"]["notes"]) == ("9.5", "0.5", "")
+    assert (rows["boris"]["score"], rows["boris"]["notes"]) == ("9", "not marked yet: q4")
+    page = (out / "anna/feedback.html").read_text()
+    assert "Because of Jensen." in page and "0.5 of 1 points: &lt;b&gt;Which&lt;/b&gt;" in page
+    page = (out / "answers_q4.html").read_text()
+    assert page.index("Because.") < page.index("Because of Jensen.") and "3 answers, 2 not marked yet" in page
+    assert "9 of 10 points; 1 are not marked yet" in (out / "boris/feedback.html").read_text()
+    for path in [out / "answers_q4.html", out / "boris/feedback.html"]:
+        page = path.read_text()
+        assert (
+            "&lt;script&gt;" in page and "<script" not in page and "\u202e" not in page and "\x1b" not in page
+        )
+        assert "cut here: 30,0" in page and len(page) < 25_000
+    assert not list(out.glob("*/answers_*")) and "Because.<" not in (out / "anna/feedback.html").read_text()
+
+    saved = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    (out / "marks.csv").write_bytes(bad := saved[out / "marks.csv"].replace(b"0.5", b"1.5"))
+    assert run_cli("grade", homework, handed_in, "--out", out) == USAGE
+    assert "marks.csv, line 2: expected points from 0 to 1" in capsys.readouterr().err
+    saved[out / "marks.csv"] = bad
+    assert saved == {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+
+def test_what_a_teacher_entered_outlives_every_change_of_the_answer(tmp_path):
+    path = tmp_path / "marks.csv"
+    marking.update(path, QUESTIONS, found_by(WRITTEN_BY))
+    assert [row[0] for row in table_of(path)] == ["'007", "'=cmd", "anna", "boris"]
+    enter(path, anna=("1", 'fine; "quoted",\n= two lines'))
+    path.write_bytes(marking.BOM.encode() + path.read_bytes())  # as Excel does
+    later = found_by({"anna": "Because of Markov.", "aaron": "No.", "boris": "Changed."})
+    for name in WRITTEN_BY:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "graded.json").write_text("{}")  # the others are not in this batch
+    marks = marking.update(path, QUESTIONS, later)
+    old = ("anna", "1", 'fine; "quoted",\n= two lines')
+    assert table_of(path) == [("aaron", "", ""), old, ("anna", "", ""), ("boris", "", "")]
+    assert marking.merge(later["anna"], marks, "anna")["result"]["questions"]["q4"]["status"] == "manual"
+    first = marking.merge(found_by(WRITTEN_BY)["anna"], marks, "anna")["result"]
+    assert (first["score"], first["questions"]["q4"]["status"]) == (3, "marked")
+    other = marking.merge(found_by({"boris": WRITTEN_BY["anna"]})["boris"], marks, "boris")["result"]
+    assert other["score"] == 2  # the same text of somebody else has marks of its own
+    written = path.read_bytes()
+    marking.update(path, QUESTIONS, later)
+    assert path.read_bytes() == written and written.startswith(marking.BOM.encode())
+    entries = [
+        (
+            "anna",
+            later["anna"]["result"]["questions"]["q4"],
+            later["anna"]["written"]["q4"],
+            [marks.rows["anna", "q4", marking.fingerprint("anna", "q4", WRITTEN_BY["anna"])]],
+        )
+    ]
+    report.write_answers(tmp_path / "answers_q4.html", "q4", "Ours.\n\n**Rubric, 1 point.** All.", entries)
+    page = (tmp_path / "answers_q4.html").read_text()
+    assert page.index("Rubric, 1 point") < page.index("Ours.") < page.index("Markov")
+    assert "An earlier text got 1 points: fine; &quot;quoted&quot;" in page
+
+
+HEAD = "student,question,max,points,comment,fingerprint"
+
+
+def lines_of_marks(points, comment="", student="anna", question="q4", text="f0123456789ab"):
+    """A file of marks with one row."""
+    return f"{HEAD}\n{student},{question},1,{points},{comment},{text}\n"
+
+
+@pytest.mark.parametrize("points", ["0", "1", "0.25", " 1.0 ", ".5", ""])
+def test_good_points_are_read(tmp_path, points):
+    row = lines_of_marks(points).split("\n")[1]
+    (tmp_path / "marks.csv").write_text(f"{HEAD},marker\n{row},me\n,,,,,,\n")
+    marks = marking.read(tmp_path / "marks.csv", QUESTIONS, ["anna"])
+    assert marks.entered(("anna", "q4", "f0123456789ab")) and marks.columns[-1] == "marker"
+
+
+BAD_MARKS = [
+    (lines_of_marks('"0,5"'), "line 2: expected points .* got '0,5'"),
+    (lines_of_marks(1, student="../anna"), "line 2: expected a student .* got '../anna'"),
+    (lines_of_marks(1, question="q1"), r"line 2: expected a written question \(q4\), got 'q1'"),
+    (lines_of_marks(1, text="f0123"), "line 2: expected the fingerprint .* got 'f0123'"),
+    (
+        lines_of_marks(1, '"a\nb"') + lines_of_marks(0).split("\n")[1],
+        "line 4: expected one row .* got 'anna, q4",
+    ),
+    (lines_of_marks(1, "right, but long"), "line 2: expected 6 cells.* got '7'"),
+    (f"{HEAD}\nanna,q4\n", "line 2: expected 6 cells.* got '2'"),
+    (lines_of_marks(1, '"open'), "line 2: expected cells between commas, got unexpected end"),
+    (lines_of_marks(1).replace(",", ";"), "line 1: expected the columns .* commas, got 'student;question"),
+    (HEAD.replace("points,", ""), "line 1: expected the columns"),
+    ("", "line 1: expected the columns .* got ''"),
+    (f"{HEAD}\nАнна".encode("cp1251"), "line 2: expected UTF-8, got the byte 0xc0"),
+    (HEAD.encode("utf-16"), "line 1: expected UTF-8"),
+]
+NO_POINTS = ("one", "-1", "1.01", "nan", "inf", "1e0", "1_0", "\uff11", "=1")
+BAD_MARKS += [
+    (lines_of_marks(mark), f"line 2: expected points from 0 to 1, .* got '{mark}'") for mark in NO_POINTS
+]
+
+
+@pytest.mark.parametrize(("text", "reason"), BAD_MARKS, ids=range(len(BAD_MARKS)))
+def test_bad_marks_are_refused_with_file_line_and_reason(tmp_path, text, reason):
+    (tmp_path / "marks.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ValueError, match=rf"marks\.csv, {reason}"):
+        marking.read(tmp_path / "marks.csv", QUESTIONS, ["anna", "boris"])
+
+
+def test_names_in_marks_are_texts_and_differ(tmp_path):
+    students = ["a;b", "a,b", "anna", "anna\u200b", "0012", "2021-03-01", "=1+1", "../x", "marks.csv"]
+    names = marking.names_of(students)
+    assert names["anna"] == "anna" and names["a,b"] == "a,b" and len(set(names.values())) == len(students)
+    assert [names[name] for name in ("0012", "2021-03-01", "=1+1")] == ["'0012", "'2021-03-01", "'=1+1"]
+    (tmp_path / "marks.csv").write_text(lines_of_marks(1, student="0012"))  # a quote that was swallowed
+    (key,) = marking.read(tmp_path / "marks.csv", QUESTIONS, students).rows
+    assert key == ("0012", "q4", "f0123456789ab")
+
+
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_reference_passes_under_other_seeds(homework, tmp_path, seed):
     put(tmp_path / "in/anna", reference())
@@ -830,9 +1010,10 @@ def test_cases_depend_on_the_seed_and_on_the_question_only(tmp_path):
 
 
 def test_names_of_students_cannot_overwrite_the_grades_or_each_other(tmp_path):
-    names = ["grades.csv", "grades.csv_", "grades.csv__", "seed.txt", "seed.txt_", "anna", "anna_"]
+    ours = ["grades.csv", "seed.txt", "marks.csv", "answers_q4.html"]
+    names = [*ours, *(f"{name}_" for name in ours), "grades.csv__", "anna", "anna_"]
     folders = {report.folder_of(tmp_path, name) for name in names}
-    assert len(folders) == len(names) and not folders & {tmp_path / "grades.csv", tmp_path / "seed.txt"}
+    assert len(folders) == len(names) and not folders & {tmp_path / name for name in ours}
     assert report.plain("a\x1b[31mb\u202ec\ud800\x00") == "abc?"
 
 
@@ -857,8 +1038,8 @@ def test_results_beside_the_submissions_are_refused(homework, tmp_path, capsys, 
 
 
 def test_cells_are_safe_where_semicolons_separate():
-    assert report._cell("a;=cmd") == "a,=cmd"
-    assert [report._cell(f"{sign}1")[0] for sign in "=+-@\uff1d"] == ["'"] * 5
+    assert report.cell("a;=cmd") == "a,=cmd"
+    assert [report.cell(f"{sign}1")[0] for sign in "=+-@\uff1d"] == ["'"] * 5
 
 
 @pytest.mark.parametrize(

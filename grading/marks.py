@@ -1,0 +1,169 @@
+"""Marks of written answers, which a teacher enters in `OUT/marks.csv` and the next run of the batch merges.
+
+The file has a row for every written answer that is not blank. A row belongs to one text: `fingerprint` is
+a short hash of it. An answer that is handed in again with another text gets a row of its own; the old row
+stays, with what was entered, and no longer counts. Rows in which nothing was entered come and go with the
+answers. A submission has no part in this: only OUT is read.
+"""
+
+import copy
+import csv
+import io
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from grading import report
+from grading.questions import Question
+from grading.submission import fingerprint as digest
+
+OURS = ["student", "question", "max", "fingerprint"]  # written by the grader, all other columns by teachers
+COLUMNS = ["student", "question", "max", "points", "comment", "fingerprint"]
+READ = ["student", "question", "points", "fingerprint"]
+POINTS = re.compile(r"[0-9]+(\.[0-9]*)?|\.[0-9]+")
+FINGERPRINT = re.compile(r"f[0-9a-f]{12}")
+NUMBER = re.compile(r"[0-9.,:/eE+\- ]+")  # what a spreadsheet may take for a number or a date
+BOM = "\ufeff"  # Excel writes it, and reads UTF-8 by it
+
+
+@dataclass
+class Marks:
+    """What a `marks.csv` holds: its columns, and its rows by student, question and fingerprint."""
+
+    columns: list[str] = field(default_factory=lambda: list(COLUMNS))
+    rows: dict[tuple[str, str, str], dict[str, str]] = field(default_factory=dict)
+    bom: str = ""
+
+    def entered(self, key: tuple[str, str, str]) -> bool:
+        """Tell whether a teacher wrote anything in a row."""
+        return any(self.rows[key][column].strip() for column in self.columns if column not in OURS)
+
+    def earlier(self, key: tuple[str, str, str]) -> list[dict[str, str]]:
+        """Return the rows of other texts that the student handed in for the same question."""
+        return [row for other, row in self.rows.items() if other[:2] == key[:2] and other != key]
+
+
+def fingerprint(student: str, question: str, text: str) -> str:
+    """Return a short hash of one student's answer, which no spreadsheet takes for a number."""
+    return "f" + digest(os.fsencode(student), question.encode(), text.encode())[:12]
+
+
+def read(path: Path, questions: list[Question], students: Iterable[str]) -> Marks:
+    """Return the marks in a file, none if it does not exist.
+
+    Raises ValueError with file, line, what was expected and what came, at the first thing that is no mark.
+    """
+    marks, names = Marks(), {name: student for student, name in names_of(students).items()}
+    points = {question.id: question.points for question in questions if question.manual}
+    for line, cells in _lines(path, marks):
+        row = dict(zip(marks.columns, cells, strict=False))
+        name, question, mark, text = (row.get(column, "").strip() for column in READ)
+        student = names.get(name) or names.get(f"'{name}")  # some spreadsheets swallow the quote
+        key = (student, question, text)
+        for right, expected, got in (
+            (len(cells) == len(marks.columns), f"{len(marks.columns)} cells (quote a comma)", len(cells)),
+            (student is not None, "a student of this batch", name),
+            (question in points, f"a written question ({', '.join(points)})", question),
+            (
+                not mark or (POINTS.fullmatch(mark) and float(mark) <= points.get(question, 0)),
+                f"points from 0 to {points.get(question, 0):g}, as in 0.5, or nothing",
+                mark,
+            ),
+            (FINGERPRINT.fullmatch(text), "the fingerprint that the grader wrote", text),
+            (key not in marks.rows, "one row for each answer", f"{name}, {question} again"),
+        ):
+            if not right:
+                raise ValueError(f"{path}, line {line}: expected {expected}, got {str(got)[:100]!r}")
+        marks.rows[key] = row
+    return marks
+
+
+def answers(records: dict[str, dict]) -> dict[tuple[str, str, str], dict[str, str]]:
+    """Return the written answers in records (by student), by student, question and fingerprint."""
+    return {
+        (student, question, answer["fingerprint"]): answer
+        for student, record in records.items()
+        for question, answer in record["written"].items()
+    }
+
+
+def merge(record: dict, marks: Marks, student: str) -> dict:
+    """Return what was found about a submission (`report.record`) with its marks in it."""
+    record = copy.deepcopy(record)
+    result = record["result"]
+    for question, answer in record["written"].items():
+        row = marks.rows.get((student, question, answer["fingerprint"]), {})
+        if points := row.get("points", "").strip():
+            message = report.plain(row["comment"]).strip() or "marked by a teacher"
+            result["questions"][question].update(status="marked", score=float(points), message=message)
+    result["score"] = round(sum(entry["score"] for entry in result["questions"].values()), 6)
+    return record
+
+
+def update(path: Path, questions: list[Question], records: dict[str, dict]) -> Marks:
+    """Bring the rows of a file up to date with the answers in `records` (by student), and return them.
+
+    Nothing that a teacher entered changes, not even what was entered since the batch began.
+    """
+    known = {*records, *report.students(path.parent)}
+    marks, names, order = read(path, questions, known), names_of(known), [q.id for q in questions]
+    points = {question.id: f"{question.points:g}" for question in questions}
+    current = answers(records)
+    for key in [key for key in marks.rows if key not in current and not marks.entered(key)]:
+        del marks.rows[key]
+    for key in current:
+        row = marks.rows.setdefault(key, dict.fromkeys(marks.columns, ""))
+        row.update(zip(OURS, (names[key[0]], key[1], points[key[1]], key[2]), strict=True))
+    keys = sorted(marks.rows, key=lambda key: (order.index(key[1]), names[key[0]], key in current, key[2]))
+    marks.rows = {key: marks.rows[key] for key in keys}
+    file = io.StringIO(newline="")
+    table = csv.DictWriter(file, marks.columns)
+    table.writeheader()
+    table.writerows(marks.rows.values())
+    report.renew(path, marks.bom + file.getvalue())
+    return marks
+
+
+def names_of(students: Iterable[str]) -> dict[str, str]:
+    """Return each student's name in the file: that of `grades.csv`, but never a number, and no two alike."""
+    names: dict[str, str] = {}
+    for student in sorted(students, key=lambda student: (report.cell(student) != student, student)):
+        name = report.cell(student)
+        name = f"'{name}" if NUMBER.fullmatch(name) else name
+        while name in names.values():
+            name += "_"
+        names[student] = name
+    return names
+
+
+def _lines(path: Path, marks: Marks) -> list[tuple[int, list[str]]]:
+    """Return the rows below the header, with their line numbers; keep the header in `marks`."""
+    if not path.exists():
+        return []
+    raw = path.read_bytes()
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise ValueError(
+            f"{path}, line {line}: expected UTF-8, got the byte {raw[error.start]:#x}: save it as 'CSV UTF-8'"
+        ) from None
+    marks.bom = BOM if text.startswith(BOM) else ""
+    reader = csv.reader(io.StringIO(text.removeprefix(BOM), newline=""), strict=True)
+    lines, start = [], 1
+    try:
+        for cells in reader:
+            lines.append((start, cells))
+            start = reader.line_num + 1
+    except csv.Error as error:
+        raise ValueError(f"{path}, line {start}: expected cells between commas, got {error}") from None
+    header = [cell.strip() for cell in lines[0][1]] if lines else []
+    if not set(COLUMNS) <= set(header) or len(set(header)) != len(header):
+        raise ValueError(
+            f"{path}, line 1: expected the columns {','.join(COLUMNS)}, separated by commas, "
+            f"got {','.join(header)[:200]!r}"
+        )
+    marks.columns = header
+    return [(line, cells) for line, cells in lines[1:] if any(cell.strip() for cell in cells)]
