@@ -19,36 +19,31 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Ellipse, Polygon
+from matplotlib.patches import Polygon
 from scipy import optimize, special, stats
 from sklearn.datasets import load_iris
 from sklearn.mixture import BayesianGaussianMixture
 
-from lectures.drawing import INK, MUTED, PALETTE, SLIDE_WIDTH, canvas, draw_all, draw_pixels
+from lectures.drawing import (
+    INK,
+    MUTED,
+    PALETTE,
+    SLIDE_WIDTH,
+    canvas,
+    draw_all,
+    draw_pixels,
+    ellipse,
+    fixed,
+    hide_left,
+    scientific,
+)
 from lectures.lecture4.trained_flows import FOUR, LIMIT, POINTS, TWO
 
 FOLDER = Path(__file__).parent / "figures"
 BLUE, ORANGE, GREEN, RED = (PALETTE[name] for name in ("blue", "orange", "green", "red"))
-SKY, PURPLE = PALETTE["sky"], PALETTE["purple"]
-PALE, BROWN = "#dfe7ee", "#9a6700"
-
-
-def hide_left(axes: Axes) -> None:
-    """Take away the axis of a density whose height says nothing."""
-    axes.set_yticks([])
-    axes.spines["left"].set_visible(False)
-
-
-def ellipse(
-    axes: Axes, mean: np.ndarray, covariance: np.ndarray, scale: float = 2.0, **style: object
-) -> None:
-    """Draw the ellipse at `scale` standard deviations of a normal in the plane."""
-    variances, directions = np.linalg.eigh(covariance)
-    angle = np.degrees(np.arctan2(directions[1, 1], directions[0, 1]))
-    width, height = 2 * scale * np.sqrt(variances[::-1])
-    axes.add_patch(Ellipse(mean, width, height, angle=angle, **({"fill": False} | style)))
+SKY = PALETTE["sky"]
+PALE = "#dfe7ee"
 
 
 # --- Mean field for a Gaussian ----------------------------------------------------------------------------
@@ -1278,17 +1273,6 @@ def check() -> None:
     check_divergences()
     check_change_of_variables()
     check_trained()
-
-
-def scientific(value: float) -> dict[str, float]:
-    """Return mantissa and exponent of a number for a slide."""
-    exponent = int(np.floor(np.log10(value)))
-    return {"mantissa": round(float(value / 10.0**exponent), 1), "exponent": exponent}
-
-
-def fixed(values: list[float], digits: int) -> list[str]:
-    """Format numbers with all their digits, trailing zeros too, and a proper minus sign."""
-    return [f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}") for value in values]
 
 
 def numbers() -> dict[str, object]:
