@@ -142,6 +142,30 @@ def test_em_climbs_to_the_closed_form(seed):
     assert trace[-1] == pytest.approx(seminar.ppca_closed_form(x, 2).log_prob(x).mean().item(), abs=1e-7)
 
 
+@pytest.mark.parametrize(
+    ("spectrum", "slow"), [([9.0, 4.0, 0.5, 0.3], "length"), ([9.0, 4.0, 3.6, 0.3, 0.2], "subspace")]
+)
+def test_em_is_as_slow_as_the_text_and_the_notes_say(spectrum, slow):
+    eigenvalues, d = torch.tensor(spectrum, dtype=torch.float64), 2
+    noise = torch.randn(400, len(spectrum), dtype=torch.float64)
+    x = torch.linalg.qr(noise - noise.mean(0)).Q * (400 * eigenvalues).sqrt()
+    x = x @ torch.linalg.qr(torch.randn(len(spectrum), len(spectrum), dtype=torch.float64)).Q
+    best = seminar.ppca_closed_form(x, d)
+    model = seminar.ProbabilisticPCA(x.mean(0), torch.randn(len(spectrum), d).double(), torch.tensor(1.0))
+    gaps = [1.0]
+    while gaps[-1] > 1e-9:
+        model = seminar.ppca_em_step(model, x)
+        gaps.append((best.log_prob(x).mean() - model.log_prob(x).mean()).item())
+    late = [gap for gap in gaps if gap < 1e-6]
+    share = best.variance / eigenvalues[0]
+    factors = {
+        "length": (1 - 2 * share * (1 - share)).square(),
+        "subspace": (eigenvalues[d] / eigenvalues[d - 1]).square(),
+    }
+    assert max(factors, key=factors.get) == slow
+    assert (late[-1] / late[0]) ** (1 / (len(late) - 1)) == pytest.approx(factors[slow].item(), abs=0.003)
+
+
 def test_elbo_is_log_p_minus_the_kl():
     model = random_ppca()
     x, A = model.sample(6), torch.randn(6, 2, 2).double()
