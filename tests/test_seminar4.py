@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from scipy import stats
+from scipy import optimize, stats
 from sklearn.cluster import KMeans
 from torch.distributions import (
     Categorical,
@@ -21,6 +21,7 @@ from torch.distributions import (
     Normal,
     kl_divergence,
 )
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from dgm_utils import checks, data
 from tools import definitions
@@ -282,6 +283,41 @@ def test_a_redrawn_flow_is_a_density_and_samples_match():
     )
     checks.integrates_to_one(flow.log_prob, limits=(-12, 12))
     checks.samples_match(flow.sample, flow.log_prob, limits=(-12, 12))
+
+
+def test_bisect_solves_entry_by_entry():
+    scale, target = torch.rand(30, 3) + 0.5, torch.randn(30, 3).requires_grad_()
+    x = s4.bisect(lambda x: scale * x**3 + x, target, torch.full((30, 3), -9.0), torch.full((30, 3), 9.0), 50)
+    assert not x.requires_grad
+    for a, y, found in zip(*(t.flatten().tolist() for t in (scale, target, x)), strict=True):
+        root = optimize.brentq(lambda v, a=a, y=y: a * v**3 + v - y, -9, 9, xtol=1e-13)
+        assert found == pytest.approx(root, abs=1e-10)
+
+
+class Operations(TorchDispatchMode):
+    """Note the names of all operations."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.names.add(str(function).split(".")[1])
+        return function(*args, **(kwargs or {}))
+
+
+def test_nothing_of_a_flow_stops_a_cuda_graph():
+    """No tensor is read on the host or made there, on the way through the bisection and back."""
+    flow = s4.Flow([s4.TriangularLinear(2), s4.MonotoneTanh(2, 3), s4.TriangularLinear(2, True)])
+    noise = torch.randn(8, 2)
+    with Operations() as seen:
+        x = flow.inverse(torch.randn_like(noise))
+        (flow.log_prob(x) + data.energy(x, 1)).mean().backward()
+    assert "linalg_solve_triangular" in seen.names and "tanh_backward" in seen.names
+    assert not seen.names & {"_local_scalar_dense", "lift_fresh", "_to_copy", "nonzero", "equal"}
+    with Operations() as seen:
+        torch.tensor(1.0) + noise.sum().item()
+    assert {"_local_scalar_dense", "lift_fresh"} <= seen.names, "these names are seen where they occur"
 
 
 def test_the_gradient_passes_the_bisection():
