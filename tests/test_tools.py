@@ -1,9 +1,11 @@
 """The tools: normaliser, definitions, runner, nbval plugin, results; on small notebooks made on the spot."""
 
+import asyncio
 import base64
 import functools
 import json
 import os
+import queue
 import re
 import signal
 import subprocess
@@ -402,6 +404,42 @@ def test_runner_without_failures(tmp_path, capsys):
     assert "[1/1] nb/a.ipynb  ok" in capsys.readouterr().out
     assert path.read_bytes() == before and [p.name for p in path.parent.iterdir()] == ["a.ipynb"]
     assert (tmp_path / "build/quick/nb/a/beside.txt").exists()
+
+
+class OneMessage:
+    """A socket whose only message comes without a signal, after so many looks at it."""
+
+    def __init__(self, looks):
+        self.looks = looks
+
+    async def poll(self, timeout):
+        await asyncio.sleep(timeout / 1000)  # no signal: each wait takes its whole time
+        self.looks -= 1
+        return self.looks <= 0
+
+
+def test_a_message_without_a_signal_is_found(monkeypatch):
+    """A widget can take the signal of a reply: the runner looks again instead of waiting for ever."""
+    monkeypatch.setattr(run_notebooks, "LOOK_AGAIN", 0.01)
+
+    async def received(self):
+        return "reply"
+
+    monkeypatch.setattr(run_notebooks._Channel, "_recv", received)
+
+    def wait(looks, timeout):
+        channel = object.__new__(run_notebooks._Channel)
+        channel.socket = OneMessage(looks)
+        return asyncio.run(asyncio.wait_for(channel.get_msg(timeout), 10))
+
+    assert wait(3, None) == wait(3, 5) == "reply"
+    with pytest.raises(queue.Empty):
+        wait(10**6, 0.05)
+
+
+def test_the_runner_waits_with_that_channel():
+    client = run_notebooks._Manager().client()
+    assert client.shell_channel_class is run_notebooks._Channel
 
 
 def test_storing_twice_changes_nothing(tmp_path, monkeypatch):

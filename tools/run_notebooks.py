@@ -21,9 +21,13 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
+from queue import Empty
 
 import nbformat
 import psutil
+from jupyter_client.asynchronous import AsyncKernelClient
+from jupyter_client.channels import AsyncZMQSocketChannel
+from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 from papermill.clientwrap import PapermillNotebookClient
@@ -37,6 +41,7 @@ from tools.notebooks import ROOT, NotebookError, find_notebooks, read_notebook, 
 TIMEOUT = {"quick": 600, "full": 3600}  # seconds a notebook; several times what the curriculum allows
 INJECTED = "injected-parameters"  # the tag that papermill gives its cell
 SAMPLING = 0.2  # seconds between two looks at a kernel's memory
+LOOK_AGAIN = 1.0  # seconds of waiting for a kernel's message between two looks whether it is there
 
 
 @dataclass(frozen=True)
@@ -153,6 +158,7 @@ def _execute(
     client = PapermillNotebookClient(
         manager,
         kernel_name=job.kernel,
+        kernel_manager_class=_Manager,
         timeout_func=lambda cell: max(0.1, started + job.timeout - time.monotonic()),
         iopub_timeout=60,  # its own 4 seconds are too few for a large figure on a busy machine
         shutdown_kernel="immediate",
@@ -180,6 +186,34 @@ def _execute(
                 return _describe(notebook, index, job, "failed without an error message")
             return _describe(notebook, index, job, f"{error.ename}: {error.evalue}", error.traceback)
     return None
+
+
+class _Channel(AsyncZMQSocketChannel):
+    """A channel that does not trust the signal of a message, but looks again from time to time.
+
+    nbclient answers the output of a widget (`interact`) on the very socket on which it waits for the end of
+    the cell. ZeroMQ signals a change only once, and such a send can take the signal of a reply: the wait for
+    it would never end (https://github.com/jupyter/nbclient/issues/312).
+    """
+
+    async def get_msg(self, timeout: float | None = None) -> dict:
+        end = float("inf") if timeout is None else time.monotonic() + timeout
+        while True:
+            left = max(0.0, end - time.monotonic())
+            try:
+                return await super().get_msg(min(left, LOOK_AGAIN))
+            except Empty:
+                if left <= LOOK_AGAIN:
+                    raise
+
+
+class _Client(AsyncKernelClient):
+    shell_channel_class = _Channel
+
+
+class _Manager(AsyncKernelManager):
+    def _client_factory_default(self) -> type:
+        return _Client
 
 
 def _inherited() -> dict[str, str]:
