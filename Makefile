@@ -13,7 +13,8 @@ PY ?= $(shell for p in python3 python3.13 python3.12 python3.11; do $$p -c '$(PY
 BIN := .venv/bin
 RUN := $(BIN)/python -m
 INSTALL := $(if $(shell command -v uv),uv pip install -q --python $(BIN)/python,$(RUN) pip install -q --disable-pip-version-check)
-# Tests share the cores as processes, so each process computes with one thread.
+# Tests share the cores as processes, so each process, a kernel too, computes with one thread: two of two
+# threads each on two cores would wait for each other most of the time.
 PYTEST := OMP_NUM_THREADS=1 $(RUN) pytest -n 2 --dist loadfile
 
 .DEFAULT_GOAL := run
@@ -33,7 +34,7 @@ run: .venv/.ok            ## run every notebook: NB=seminars/seminar1 for one, P
 test: check               ## set up and pass every test
 	@$(PYTEST) tests
 	@rm -rf build/nbval && $(RUN) tools.run_notebooks --prepare build/nbval
-	@DGM_RESULTS="$(CURDIR)/build/nbval/results" $(RUN) pytest -p tools.nbval_plugin -n 2 --dist loadfile \
+	@DGM_RESULTS="$(CURDIR)/build/nbval/results" $(PYTEST) -p tools.nbval_plugin \
 	    --nbval-lax --nbval-cell-timeout 300 --nbval-sanitize-with tools/sanitize.cfg build/nbval
 	@$(RUN) tools.results --compare build/nbval/results results
 

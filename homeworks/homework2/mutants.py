@@ -3,24 +3,11 @@
 `MUTANTS` maps a name to the question, the answer cell, its source, and why a student might write it.
 """
 
-import json
 from pathlib import Path
 
-SOLUTION = json.loads(Path(__file__).with_name("hw2.solution.ipynb").read_text(encoding="utf-8"))
-ANSWERS = {
-    cell["metadata"]["nbgrader"]["grade_id"]: "".join(cell["source"])
-    for cell in SOLUTION["cells"]
-    if cell["metadata"].get("nbgrader", {}).get("solution")
-}
+from grading.mutants import changes_of
 
-
-def mutant(question: str, right: str, wrong: str, why: str) -> dict[str, str]:
-    """Return the answer of a question with one piece of it, which must occur once, replaced."""
-    source = ANSWERS[question]
-    if source.count(right) != 1:
-        raise ValueError(f"{question}: expected {right!r} once, found it {source.count(right)} times")
-    return {"question": question, "cell": question, "source": source.replace(right, wrong), "why": why}
-
+mutant = changes_of(Path(__file__).with_name("hw2.solution.ipynb"))
 
 MUTANTS = {
     # ---- q1b

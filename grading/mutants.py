@@ -1,0 +1,22 @@
+"""Wrong solutions, each the right one with one change: what a homework's `mutants.py` is written with."""
+
+import functools
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+
+def changes_of(solution: Path) -> Callable[..., dict[str, str]]:
+    """Return the function `mutant(question, right, wrong, why)` for the answers of a solution notebook."""
+    cells = json.loads(solution.read_text(encoding="utf-8"))["cells"]
+    marked = [(cell["metadata"].get("nbgrader", {}), "".join(cell["source"])) for cell in cells]
+    answers = {marks["grade_id"]: source for marks, source in marked if marks.get("solution")}
+    return functools.partial(_mutant, answers)
+
+
+def _mutant(answers: dict[str, str], question: str, right: str, wrong: str, why: str) -> dict[str, str]:
+    """Return the answer of a question with one piece of it, which must occur once, replaced."""
+    source = answers[question]
+    if source.count(right) != 1:
+        raise ValueError(f"{question}: expected {right!r} once, found it {source.count(right)} times")
+    return {"question": question, "cell": question, "source": source.replace(right, wrong), "why": why}
