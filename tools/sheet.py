@@ -16,9 +16,9 @@ import sys
 from pathlib import Path
 
 import pypandoc
-import typst
 
 from tools.notebooks import ROOT, read_notebook
+from tools.slides import typeset
 
 HEAD = re.compile(r"\A# (?P<title>[^\n]+)\n+\*(?P<course>[^\n*]+)\* · (?P<facts>[^\n]+)\n")
 FOLDED = re.compile(r"<details>.*?</details>\n*", re.DOTALL)
@@ -87,20 +87,7 @@ def compile_sheet(notebook: Path, **options: object) -> bytes | list[bytes]:
         SheetError: the text cannot be converted, or Typst warns, of an unknown font, say.
     """
     lectures = notebook.resolve().parents[2] / "lectures"
-    try:
-        output, warnings = typst.compile_with_warnings(
-            typst_source(notebook).encode(),
-            root=lectures,
-            font_paths=[lectures / "fonts"],
-            ignore_system_fonts=True,
-            timestamp=0,
-            **options,
-        )
-    except typst.TypstError as error:
-        raise SheetError(f"{notebook.name}: {error.diagnostic or error.message}") from None
-    if warnings:
-        raise SheetError(f"{notebook.name}: " + "\n".join(warning.diagnostic for warning in warnings))
-    return output
+    return typeset(notebook.name, typst_source(notebook).encode(), lectures, SheetError, **options)
 
 
 def main(arguments: list[str] | None = None) -> int:

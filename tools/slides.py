@@ -58,21 +58,32 @@ def compile_deck(deck: Path, edition: str = "slides", **options: object) -> byte
     Raises:
         SlideError: the source is wrong, a slide overflows, a reference or a font is unknown.
     """
-    lectures = deck.resolve().parents[1]
+    return typeset(
+        deck.stem, deck, deck.resolve().parents[1], SlideError, sys_inputs=EDITIONS[edition], **options
+    )
+
+
+def typeset(
+    name: str, source: Path | bytes, lectures: Path, error: type[RuntimeError], **options: object
+) -> bytes | list[bytes]:
+    """Compile Typst to PDF with the fonts and files in `lectures` alone, and without a date.
+
+    Raises `error` with the name and the compiler's words, also where Typst only warns: of an unknown font,
+    say, with which the pages would look different on a machine that has it.
+    """
     try:
         output, warnings = typst.compile_with_warnings(
-            deck,
+            source,
             root=lectures,
             font_paths=[lectures / "fonts"],
             ignore_system_fonts=True,
-            sys_inputs=EDITIONS[edition],
             timestamp=0,
             **options,
         )
-    except typst.TypstError as error:
-        raise SlideError(f"{deck.stem}: {error.diagnostic or error.message}") from None
-    if warnings:  # an unknown font, say: the deck would look different on a machine that has it
-        raise SlideError(f"{deck.stem}: " + "\n".join(warning.diagnostic for warning in warnings))
+    except typst.TypstError as problem:
+        raise error(f"{name}: {problem.diagnostic or problem.message}") from None
+    if warnings:
+        raise error(f"{name}: " + "\n".join(warning.diagnostic for warning in warnings))
     return output
 
 
