@@ -49,6 +49,7 @@ HINTS = {  # where to look first
     "bound": "Is the sign of the KL right, are both in one unit, is an estimate averaged enough?",
     "gradients_reach": "Are they used in the loss? Is something detached, or a unit dead?",
     "batch_independent": "Is batch normalisation in train mode, or a mean or maximum taken over the batch?",
+    "reloads": "Is a permutation, a mask, a sign or a flag a plain attribute? Make it a buffer.",
     "lipschitz": "Is every layer constrained? Is the norm taken over all dimensions of an example?",
 }
 
@@ -580,6 +581,65 @@ def lipschitz(critic: Function, x: Tensor, *, limit: float | None = None) -> flo
     bound = 1e300 if limit is None else limit * (1 + 1e-6)
     _verdict("lipschitz", slope, bound, "the gradient of the critic is too steep (greatest norm)")
     return slope
+
+
+# ---- files, and answers to exercises -----------------------------------------------------------------------
+
+
+def reloads(build: Callable[[], nn.Module], x: Tensor) -> float:
+    """Check that a file holds all of a model: built anew under another seed and loaded, it answers the same.
+
+    A permutation, a mask or an "initialised" flag that is neither parameter nor buffer is lost in a file, and
+    every copy of the model hides it.
+
+    Args:
+        build: returns a new model, ``build() -> model``; whatever it draws, it draws from torch's generator.
+        x: a batch for ``model(x)``; the answer is a tensor or a tuple of tensors.
+
+    Returns:
+        The greatest difference between the two models' answers, relative to 1 + the greatest entry.
+
+    Raises:
+        CheckFailed: the answers differ, or ``load_state_dict`` refuses the state.
+    """
+    with _undisturbed(), torch.no_grad():
+        models = []
+        for seed in (0, 1):
+            torch.manual_seed(seed)
+            models.append(build())
+        saved, loaded = models
+        saved(x)  # what is initialised from data must be in the state, too
+        try:
+            loaded.load_state_dict(copy.deepcopy(saved.state_dict()))
+        except RuntimeError as error:
+            _verdict("reloads", math.nan, 0, f"the state does not fit a second model: {error}")
+        answers, part = [], x[: max(1, len(x) // 2)]  # other data than the first call's
+        for model in models:
+            torch.manual_seed(2)
+            both = [model(part), model.eval()(part)]  # in train mode, too: it may initialise itself once more
+            answers.append([t for out in both for t in (out if isinstance(out, tuple) else (out,))])
+        errors = [(a - b).abs().max() / (1 + a.abs().max()) for a, b in zip(*answers, strict=True)]
+    error = torch.stack(errors).max().item()
+    _verdict("reloads", error, 1e-6, "a second model with the same state answers otherwise (relative)")
+    return error
+
+
+def judge(answer: Any, check: Callable[[Any], Any]) -> None:
+    """Print at once what an answer to an exercise is worth: not answered yet, not right and why, or right.
+
+    Args:
+        answer: what the student wrote, a function usually.
+        check: called with the answer; any exception but ``NotImplementedError`` is a mistake in the answer,
+            which is shown and never stops the notebook.
+    """
+    try:
+        check(answer)
+    except NotImplementedError:
+        print("not answered yet")
+    except Exception as wrong:
+        print(f"not right: {wrong}")
+    else:
+        print("right")
 
 
 # ---- how a function is called ------------------------------------------------------------------------------

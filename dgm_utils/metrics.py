@@ -1,7 +1,7 @@
 """Metrics: likelihood, samples and features, transport, disentanglement. All are computed in float64."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -33,6 +33,12 @@ def bits_per_dim(nats: Tensor | float, dims: int, *, levels: int | None = None) 
         f"dims must be positive, levels above 1: {dims}, {levels}",
     )
     return nats / (dims * math.log(2)) + (0 if levels is None else math.log2(levels))
+
+
+@torch.no_grad()
+def log_likelihoods(log_prob: Callable[[Tensor], Tensor], x: Tensor, *, batch_size: int = 1000) -> Tensor:
+    """Return ``log_prob`` of every example, ``(N, ...) -> (N,)`` in nats, a batch at a time."""
+    return torch.cat([log_prob(part) for part in x.split(batch_size)])
 
 
 def importance_weighted_log_likelihood(log_weights: Tensor | Iterable[Tensor]) -> Tensor:

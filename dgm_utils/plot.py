@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Ellipse
 from torch import Tensor
 
 Array = Tensor | np.ndarray | Sequence
@@ -273,8 +274,48 @@ def scatter(
     return _finish(ax, alt, ", ".join(said), PLANE | {"aspect": "equal"} | properties)
 
 
-def matrix(values: Array, *, ax: Axes | None = None, alt: str | None = None, **properties: Any) -> Figure:
+def ellipse(ax: Axes, mean: Array, covariance: Array, radius: float = 1.0, **style: Any) -> Ellipse:
+    """Draw where a Gaussian in the plane is ``radius`` standard deviations from its mean; return the patch.
+
+    ``mean`` is ``(2,)``, ``covariance`` ``(2, 2)``, or ``(2,)`` for variances alone. ``style`` is whatever
+    matplotlib's patches take: color, linestyle, label; ``fill=True`` fills.
+    """
+    covariance = _array(covariance).astype(float)
+    variances, axes = np.linalg.eigh(covariance if covariance.ndim == 2 else np.diag(covariance))
+    angle = math.degrees(math.atan2(*axes[::-1, 1]))
+    width, height = 2 * radius * np.sqrt(variances[::-1])
+    patch = Ellipse(_array(mean), width, height, angle=angle, **{"fill": False, "linewidth": 2} | style)
+    ax.add_patch(patch)
+    ax.autoscale_view()
+    return patch
+
+
+def warped_grid(
+    ax: Axes, transform: Callable[[Tensor], Tensor], *, reach: float = 2.5, lines: int = 11, **style: Any
+) -> None:
+    """Draw where ``transform``, ``(n, 2) -> (n, 2)``, carries a square grid from -reach to reach.
+
+    ``lines`` run in each direction; ``style`` is whatever matplotlib's ``plot`` takes.
+    """
+    along = torch.linspace(-reach, reach, 200)
+    for tick in torch.linspace(-reach, reach, lines):
+        line = torch.stack([along, tick.expand(200)], 1)
+        for points in (line, line.flip(1)):
+            with torch.no_grad():
+                ax.plot(*_array(transform(points)).T, **{"color": PALETTE[0], "linewidth": 0.8} | style)
+
+
+def matrix(
+    values: Array,
+    *,
+    numbers: str | None = None,
+    ax: Axes | None = None,
+    alt: str | None = None,
+    **properties: Any,
+) -> Figure:
     """Draw a matrix, row 0 at the top: a mask, a Jacobian (output by input), a table of probabilities.
+
+    ``numbers`` writes every value into its field, in the given format: ``numbers=".2f"``.
 
     With negative values the colours are symmetric about zero, blue below and red above.
 
@@ -292,6 +333,12 @@ def matrix(values: Array, *, ax: Axes | None = None, alt: str | None = None, **p
     ax.get_figure().colorbar(picture, ax=ax, shrink=0.8)
     for axis in (ax.xaxis, ax.yaxis):
         axis.get_major_locator().set_params(integer=True)
+    if numbers is not None:
+        shade = picture.cmap(picture.norm(array))[..., :3] @ (0.3, 0.59, 0.11)  # luminance
+        for (i, j), value in np.ndenumerate(array):
+            ax.text(
+                j, i, format(value, numbers), ha="center", va="center", color="wk"[int(shade[i, j] > 0.5)]
+            )
     default = f"{rows} by {columns} matrix, {np.count_nonzero(array)} of {array.size} entries not zero, "
     default += f"values {array.min():.3g} to {array.max():.3g}"
     return _finish(ax, alt, default, {"xlabel": "input", "ylabel": "output"} | properties)

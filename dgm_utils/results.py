@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 # The entries of a row in the order they are shown; what else a row holds comes after them.
 SHOWN = (
@@ -50,6 +51,24 @@ class Table:
         widths = [max(map(len, column)) for column in zip(*self._lines, strict=True)]
         lines = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in self._lines]
         return "\n".join([*lines, self._caption])
+
+
+def row(
+    model: str, value: float, task: tuple[str, str], network: nn.Module | None = None, **more: Any
+) -> dict[str, Any]:
+    """Return one row for `table`: a model's value in a task.
+
+    Args:
+        model: name of the model.
+        value: what it reached.
+        task: what was measured on which data, and the unit: ``("test NLL, dynamic MNIST", "nats")``.
+        network: whose parameters are counted.
+        more: further entries of `table`, as ``seconds``, ``std``, ``target``, ``published`` and ``source``.
+    """
+    described = {"model": model, "metric": task[0], "unit": task[1], "value": value, **more}
+    if network is None:
+        return described
+    return described | {"parameters": sum(parameter.numel() for parameter in network.parameters())}
 
 
 def table(rows: Sequence[Mapping[str, Any]], *, notebook: str, profile: str) -> Table:

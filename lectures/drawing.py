@@ -1,14 +1,25 @@
-"""Draw figures for slides: real size on the page, the deck's own font, the same bytes at every run."""
+"""Draw figures for slides: real size on the page, the deck's own font, the same bytes at every run.
+
+    python -m lectures.drawing lecture2 [FOLDER]
+
+draws every function of `lectures/lecture2/figures.py` that is marked by `@figure`, and writes what its
+`numbers` returns to `numbers.json`, which the deck prints.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib
+import json
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib import font_manager
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse, PathPatch
@@ -16,13 +27,15 @@ from matplotlib.path import Path as MplPath
 
 from dgm_utils import plot
 
-# The course's colours by name, in the order of plot.PALETTE.
+BLUE, RED, GREEN, PURPLE, ORANGE, SKY, BLACK, YELLOW = plot.PALETTE
+# The same in a dictionary, until every deck takes them by name.
 PALETTE = dict(
     zip(("blue", "red", "green", "purple", "orange", "sky", "black", "yellow"), plot.PALETTE, strict=True)
 )
 INK = "#1b2733"
 MUTED = "#566270"
 PALE = "#dfe7ee"  # fills
+FRAME = "#c9d3dc"  # around images
 BROWN = "#9a6700"  # orange, dark enough for text
 SLIDE_WIDTH = 754  # points between the margins of theme.typ
 HALF_WIDTH = 364  # one of two equal columns
@@ -57,6 +70,17 @@ for font_file in sorted(FONTS.glob("*.otf")):
     font_manager.fontManager.addfont(font_file)
 
 
+def figure(draw: Callable[[], Figure]) -> Callable[[], Figure]:
+    """Mark a function without arguments as a figure of its deck, written to `figures/NAME.svg`."""
+    draw.is_figure = True
+    return draw
+
+
+def figures(module: ModuleType) -> dict[str, Callable[[], Figure]]:
+    """Return the marked functions of a deck's `figures.py` by name."""
+    return {name: draw for name, draw in vars(module).items() if getattr(draw, "is_figure", False)}
+
+
 def canvas(
     width: float, height: float, columns: int = 1, rows: int = 1, **subplots: object
 ) -> tuple[Figure, object]:
@@ -85,6 +109,38 @@ def draw_pixels(axes: Axes, image: np.ndarray, colours: Callable[[float], str | 
     axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), aspect="equal", xticks=[], yticks=[])
 
 
+def paint(axes: Axes, image: np.ndarray, levels: int = 11) -> None:
+    """Draw an image (H, W) with values from 0 to 1, dark on white in levels of grey, in a thin frame."""
+    shades = np.round(np.clip(np.asarray(image, dtype=float), 0, 1) * (levels - 1)) / (levels - 1)
+    draw_pixels(axes, shades, lambda value: str(round(1 - value, 3)) if value else None)
+    axes.spines[:].set(visible=True, color=FRAME)
+
+
+def digits(rows: dict[str, Sequence[np.ndarray]], width: float, height: float, levels: int = 11) -> Figure:
+    """Draw rows of images, each (H, W) with values from 0 to 1, with the name of each row at its left."""
+    figure, axes = canvas(
+        width, height, columns=len(next(iter(rows.values()))), rows=len(rows), squeeze=False
+    )
+    figure.get_layout_engine().set(wspace=0.02, hspace=0.02, w_pad=0.01, h_pad=0.01)
+    for line, (name, images) in zip(axes, rows.items(), strict=True):
+        for panel, image in zip(line, images, strict=True):
+            paint(panel, image, levels)
+        line[0].set_ylabel(name, rotation=0, ha="right", va="center", labelpad=8)
+    return figure
+
+
+def log_ticks(axis: Axis, *values: float) -> None:
+    """Set the ticks of an axis (`axes.xaxis`) to these values, written out: 0.1, 1, 1,000."""
+    axis.set_ticks(values, [f"{value:,g}" for value in values])
+    axis.set_ticks([], minor=True)
+
+
+def bare(axes: Axes) -> None:
+    """Take away ticks and frame."""
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+
+
 def hide_left(axes: Axes) -> None:
     """Take away the axis of a density whose height says nothing."""
     axes.set_yticks([])
@@ -101,9 +157,11 @@ def ellipse(
     axes.add_patch(Ellipse(mean, width, height, angle=angle, **({"fill": False} | style)))
 
 
-def fixed(values: list[float], digits: int) -> list[str]:
-    """Format numbers for a slide with all their digits, trailing zeros too, and a proper minus sign."""
-    return [f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}") for value in values]
+def fixed(value: float | Sequence[float], digits: int) -> str | list[str]:
+    """Format a number, or each of several, for a slide: trailing zeros too, and a proper minus sign."""
+    if np.ndim(value):
+        return [fixed(each, digits) for each in value]
+    return f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
 def scientific(value: float) -> dict[str, float]:
@@ -137,3 +195,15 @@ def draw_all(figures: dict[str, Callable[[], Figure]], folder: Path) -> list[Pat
             FigureCanvasSVG(figure).print_svg(path, metadata={"Date": None, "Creator": None})
         written.append(path)
     return written
+
+
+def draw_deck(lecture: str, folder: Path | None = None) -> None:
+    """Draw the figures of a lecture and write its numbers, into `folder` or where the deck reads them."""
+    module = importlib.import_module(f"lectures.{lecture}.figures")
+    folder = folder or Path(module.__file__).parent / "figures"
+    draw_all(figures(module), folder)
+    (folder / "numbers.json").write_text(json.dumps(module.numbers(), indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    draw_deck(sys.argv[1], *map(Path, sys.argv[2:]))

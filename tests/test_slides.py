@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from scipy import integrate, stats
 
+from lectures import drawing
 from tools import slides
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -129,7 +130,7 @@ def test_a_character_without_a_glyph_is_found(build):
 
 @each_deck
 def test_every_figure_is_drawn_by_code_and_used_once_with_a_description(deck):
-    figures = figures_module(deck).FIGURES
+    figures = drawing.figures(figures_module(deck))
     used = re.findall(r'#figure-file\("([a-z_0-9]+)"[^\n]*?alt: "([^"]+)"', deck.read_text(encoding="utf-8"))
     assert sorted(name for name, _ in used) == sorted(figures)
     assert {path.stem for path in (deck.parent / "figures").glob("*.svg")} == set(figures)
@@ -161,7 +162,7 @@ def test_figures_are_drawn_with_the_same_bytes(deck, tmp_path):
     for package in ("matplotlib", "numpy"):
         if version(package) != locked(package):
             pytest.skip(f"{package} {version(package)} is not the {locked(package)} that drew the figures")
-    figures_module(deck).main(tmp_path)
+    drawing.draw_deck(deck.stem, tmp_path)
     for path in sorted(tmp_path.iterdir()):
         assert path.read_bytes() == (deck.parent / "figures" / path.name).read_bytes(), (
             f"{path.name} is older than figures.py: run python -m tools.slides --figures {deck.stem}"

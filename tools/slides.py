@@ -114,7 +114,7 @@ def problems(deck: Path) -> list[str]:
 
 def draw_figures(deck: Path) -> None:
     """Run the `figures.py` beside a deck."""
-    subprocess.run([sys.executable, "-m", f"lectures.{deck.stem}.figures"], cwd=ROOT, check=True)
+    subprocess.run([sys.executable, "-m", "lectures.drawing", deck.stem], cwd=ROOT, check=True)
 
 
 def write(deck: Path, edition: str, folder: Path) -> Path:

@@ -1,6 +1,6 @@
 """Draw the figures of lecture 1 and compute the numbers that its slides print.
 
-    python -m lectures.lecture1.figures [FOLDER]
+    python -m lectures.drawing lecture1 [FOLDER]
 
 Everything is exact, simulated with a fixed seed, or measured on MNIST here; nothing is copied by hand.
 The numbers go to `numbers.json`, which the deck reads.
@@ -8,8 +8,6 @@ The numbers go to `numbers.json`, which the deck reads.
 
 from __future__ import annotations
 
-import json
-import sys
 import zlib
 from functools import cache
 from itertools import product
@@ -27,7 +25,7 @@ from scipy import special, stats
 from sklearn.datasets import make_moons
 
 from dgm_utils import data
-from lectures.drawing import HALF_WIDTH, INK, MUTED, PALETTE, SLIDE_WIDTH, canvas, draw_all, draw_pixels
+from lectures.drawing import HALF_WIDTH, INK, MUTED, PALETTE, SLIDE_WIDTH, canvas, draw_pixels, figure
 from tools import definitions
 
 FOLDER = Path(__file__).parent / "figures"
@@ -40,6 +38,7 @@ NATURAL_ORDER, OTHER_ORDER = (0, 1, 2, 3), (1, 3, 0, 2)
 # --- Motivation and maximum likelihood ------------------------------------------------------------------
 
 
+@figure
 def density_and_samples() -> Figure:
     """Draw data, a density fitted to them (a kernel estimate), and new points drawn from it."""
     points, _ = make_moons(400, noise=0.08, random_state=0)
@@ -74,6 +73,7 @@ def cross_entropy_curve(means: np.ndarray, scale: float = 1.6) -> tuple[float, n
     return entropy, np.array([-np.trapezoid(data * stats.norm.logpdf(x, mean, scale), x) for mean in means])
 
 
+@figure
 def kl_is_the_gap() -> Figure:
     """Draw normals against a bimodal density: negative log-likelihood = entropy + KL."""
     means = np.linspace(-3, 3, 121)
@@ -108,6 +108,7 @@ def simulate_uniform_mle(n: int, theta: float = 1.0, repeats: int = 40_000, seed
     return np.random.default_rng(seed).uniform(0, theta, (repeats, n)).max(axis=1)
 
 
+@figure
 def uniform_mle() -> Figure:
     """Draw the maximum of n uniforms: its distribution for n = 5, and its bias against n."""
     figure, (left, right) = canvas(SLIDE_WIDTH, 215, columns=2)
@@ -158,6 +159,7 @@ def fit_histogram(
     return softmax(logits), np.array(losses)
 
 
+@figure
 def histogram_fit() -> Figure:
     """Draw a histogram learned by gradient descent: it meets the frequencies, its loss the entropy."""
     rng = np.random.default_rng(3)
@@ -219,6 +221,7 @@ def frame(axes: Axes, title: str) -> None:
     axes.spines[:].set_color("#c9d3dc")
 
 
+@figure
 def binarisation() -> Figure:
     """Draw a grey digit, thresholded, thrown twice as coins, and the entropy of each coin."""
     grey = grey_digit()
@@ -232,6 +235,7 @@ def binarisation() -> Figure:
     return figure
 
 
+@figure
 def raster() -> Figure:
     """Draw a binary digit as it appears pixel by pixel in raster order."""
     digit = grey_digit() > 0.5
@@ -285,6 +289,7 @@ def made_parameters(m: int, hidden: int) -> int:
     return 2 * m * hidden + hidden + m
 
 
+@figure
 def parameter_counts() -> Figure:
     """Draw parameters against the number of bits: a table, logistic conditionals, a MADE."""
     figure, axes = canvas(HALF_WIDTH + 40, 290)
@@ -337,6 +342,7 @@ def path_counts(order: tuple[int, ...]) -> np.ndarray:
     return last @ second @ first
 
 
+@figure
 def made_network() -> Figure:
     """Draw a MADE from its degrees, beside its three masks."""
     figure = Figure(figsize=(SLIDE_WIDTH / 72, 275 / 72))
@@ -388,6 +394,7 @@ def draw_matrix(
             axes.text(column, row, str(matrix[row, column]), ha="center", va="center", color=colour)
 
 
+@figure
 def mask_product() -> Figure:
     """Draw the product of the masks, which counts paths, for the natural order and another one."""
     figure, axes = canvas(HALF_WIDTH, 190, columns=2)
@@ -425,6 +432,7 @@ def three_bits() -> np.ndarray:
     return joint
 
 
+@figure
 def wrong_order() -> Figure:
     """Draw the exact distributions of one model sampled in its own order and in raster order."""
     joint, model_order = three_bits(), [2, 0, 1]
@@ -447,6 +455,7 @@ def wrong_order() -> Figure:
     return figure
 
 
+@figure
 def made_samples() -> Figure:
     """Draw test digits and a trained MADE's samples, its loop in the right and in the wrong order."""
     stored = np.load(FOLDER / "made_samples.npz")
@@ -486,6 +495,7 @@ def signal_to_noise(amplitude: float, companded: bool) -> float:
     return float(10 * np.log10((signal**2).mean() / ((decoded - signal) ** 2).mean()))
 
 
+@figure
 def mu_law_curve() -> Figure:
     """Draw the mu-law curve with 16 of its levels, and the noise it leaves at every loudness."""
     figure, (left, right) = canvas(SLIDE_WIDTH, 185, columns=2)
@@ -534,6 +544,7 @@ def measured_receptive_field(kernel: int, layers: int, blocks: int = 1) -> int:
     return int((signal.grad != 0).sum())
 
 
+@figure
 def dilated_tree() -> Figure:
     """Draw four causal layers of dilation 1, 2, 4, 8: the last output sees sixteen inputs."""
     figure, axes = canvas(SLIDE_WIDTH, 205)
@@ -577,6 +588,7 @@ def dilated_tree() -> Figure:
     return figure
 
 
+@figure
 def cached_sampling() -> Figure:
     """Draw the work per generated sample, naive against cached, for L layers of kernel 2."""
     figure, axes = canvas(HALF_WIDTH, 240)
@@ -602,6 +614,7 @@ def pixel_mask(size: int, kind: str) -> np.ndarray:
     return mask
 
 
+@figure
 def mask_kernels() -> Figure:
     """Draw the two kernel masks of PixelCNN, 5 by 5."""
     figure, axes = canvas(HALF_WIDTH, 190, columns=2)
@@ -653,6 +666,7 @@ def blind_pixels(network: object, size: int = 13) -> np.ndarray:
     return (position < row * size + column) & ~seen
 
 
+@figure
 def blind_spot() -> Figure:
     """Draw the pixels that reach one output, measured by gradients: one stack against two."""
     figure, axes = canvas(SLIDE_WIDTH * 0.66, 285, columns=2)
@@ -685,6 +699,7 @@ def discretised_logistic(weights: np.ndarray, means: np.ndarray, scales: np.ndar
     return (upper - lower) @ weights
 
 
+@figure
 def logistic_bins() -> Figure:
     """Draw a mixture of two logistics cut into 256 bins; the last bin takes the whole tail."""
     weights, means, scales = np.array([0.55, 0.45]), np.array([-0.35, 0.93]), np.array([0.09, 0.05])
@@ -759,37 +774,3 @@ def numbers() -> dict[str, object]:
         "mu_law_snr_quiet": round(signal_to_noise(0.01, companded=True)),
         "linear_snr_quiet": round(signal_to_noise(0.01, companded=False)),
     }
-
-
-FIGURES = {
-    draw.__name__: draw
-    for draw in (
-        density_and_samples,
-        kl_is_the_gap,
-        uniform_mle,
-        histogram_fit,
-        binarisation,
-        raster,
-        parameter_counts,
-        made_network,
-        mask_product,
-        wrong_order,
-        made_samples,
-        mu_law_curve,
-        dilated_tree,
-        cached_sampling,
-        mask_kernels,
-        blind_spot,
-        logistic_bins,
-    )
-}
-
-
-def main(folder: Path = FOLDER) -> None:
-    """Draw all figures and write the numbers into `folder`."""
-    draw_all(FIGURES, folder)
-    (folder / "numbers.json").write_text(json.dumps(numbers(), indent=1) + "\n")
-
-
-if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:]))

@@ -1,6 +1,6 @@
 """Draw the figures of lecture 2, check what its slides claim, and compute the numbers that they print.
 
-    python -m lectures.lecture2.figures [FOLDER]
+    python -m lectures.drawing lecture2 [FOLDER]
 
 Everything is exact, or simulated with a fixed seed; nothing is copied by hand. `check` tests each formula of
 the deck numerically, and no figure is written if one fails. The numbers go to `numbers.json`, which the deck
@@ -9,8 +9,6 @@ reads.
 
 from __future__ import annotations
 
-import json
-import sys
 import warnings
 from collections.abc import Iterator
 from functools import cache
@@ -34,9 +32,9 @@ from lectures.drawing import (
     PALETTE,
     SLIDE_WIDTH,
     canvas,
-    draw_all,
     draw_pixels,
     ellipse,
+    figure,
     fixed,
     hide_left,
     scientific,
@@ -58,6 +56,7 @@ def posterior_of_illness(prior: float) -> float:
     return float(joint[0] / joint.sum())
 
 
+@figure
 def medical_test() -> Figure:
     """Draw a thousand people, the ill ones and the positive ones coloured."""
     people = np.zeros(1000, dtype=int)
@@ -93,6 +92,7 @@ def beta_posterior(heads: int, n: int, a: float = 2, b: float = 2) -> tuple[floa
     return a + heads, b + n - heads
 
 
+@figure
 def posterior_shrinks() -> Figure:
     """Draw the posterior of a coin after more and more tosses, and its central 95 % interval."""
     figure, (left, right) = canvas(SLIDE_WIDTH, 235, columns=2)
@@ -120,6 +120,7 @@ def posterior_shrinks() -> Figure:
 THREE_HEADS = beta_posterior(3, 3)  # Beta(5, 2)
 
 
+@figure
 def predictive() -> Figure:
     """Draw what three heads say about the next ten tosses: MLE, MAP, and the average over the posterior."""
     a, b = THREE_HEADS
@@ -151,6 +152,7 @@ def transformed_density(name: str, theta: np.ndarray) -> tuple[np.ndarray, np.nd
     return theta**2, density / (2 * theta)
 
 
+@figure
 def map_moves() -> Figure:
     """Draw one posterior in three coordinates with its modes, which are different values of theta."""
     theta = np.linspace(0.002, 0.998, 4000)
@@ -180,6 +182,7 @@ def distance_to_normal(n: int, a: float, b: float, theta: float = 0.3) -> float:
     return float((inside + outside) / 2)
 
 
+@figure
 def bernstein_von_mises() -> Figure:
     """Draw a coin's posterior under two priors against the normal limit, and the distance against n."""
     figure, axes = canvas(SLIDE_WIDTH, 215, columns=3, width_ratios=[1, 1, 1.15])
@@ -213,6 +216,7 @@ def mixture_1d(x: np.ndarray) -> np.ndarray:
     return WEIGHTS * stats.norm.pdf(np.asarray(x)[..., None], MEANS, SCALES)
 
 
+@figure
 def mixture_pieces() -> Figure:
     """Draw a mixture of three normals, its weighted pieces, and the posterior of the component given x."""
     x = np.linspace(-5, 5.5, 600)
@@ -241,6 +245,7 @@ def ppca_posterior(x: np.ndarray, loadings: np.ndarray, noise: float) -> tuple[n
     return np.linalg.solve(inner, loadings.T @ x), noise**2 * np.linalg.inv(inner)
 
 
+@figure
 def ppca() -> Figure:
     """Draw probabilistic PCA in the plane: points, the line that z moves along, the marginal's ellipse."""
     rng = np.random.default_rng(2)
@@ -278,6 +283,7 @@ def curve_joint(x: np.ndarray, z: np.ndarray) -> np.ndarray:
     return np.exp(-squares / (2 * CURVE_NOISE**2)) / (2 * np.pi * CURVE_NOISE**2) * stats.norm.pdf(z)
 
 
+@figure
 def curve_marginal() -> Figure:
     """Draw a density in the plane made from one normal z by a curved decoder, and a posterior of z."""
     z = np.linspace(-5, 5, 401)
@@ -341,6 +347,7 @@ def samples_needed(d: np.ndarray, relative_error: float = 0.1) -> np.ndarray:
 DIMENSIONS = np.array([1, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20])
 
 
+@figure
 def monte_carlo_dimension() -> Figure:
     """Draw the error of the Monte Carlo log-likelihood against the dimension, and the samples needed."""
     figure, (left, right) = canvas(SLIDE_WIDTH, 215, columns=2)
@@ -378,6 +385,7 @@ def two_component_bound(q: np.ndarray) -> tuple[np.ndarray, float, float]:
     return bound, float(log_p), float(np.exp(log_joint[0] - log_p))
 
 
+@figure
 def bound_gap() -> Figure:
     """Draw the bound as a function of q with the log-likelihood above it and the KL divergence between."""
     q = np.linspace(0, 1, 401)
@@ -421,6 +429,7 @@ def gaussian_kl(mean: float, variance: float) -> float:
     return float((ratio - 1 - np.log(ratio) + (mean - POSTERIOR_MEAN) ** 2 / POSTERIOR_VARIANCE) / 2)
 
 
+@figure
 def importance_view() -> Figure:
     """Draw the distribution of log importance weights under three q: their mean is the bound."""
     figure, axes = canvas(SLIDE_WIDTH, 165, columns=3, sharex=True)
@@ -481,6 +490,7 @@ def clutter_path(start: float, steps: int) -> list[float]:
     return path
 
 
+@figure
 def bound_touches() -> Figure:
     """Draw a log-likelihood in one parameter with three bounds of EM, from a good and from a bad start."""
     theta = np.linspace(-6, 6, 601)
@@ -571,6 +581,7 @@ def iris_trace(iterations: int = 200) -> list[Step]:
     return list(islice(em(iris(), iris_start()), iterations))
 
 
+@figure
 def em_trace() -> Figure:
     """Draw log p, the bound and their distance at every half step of EM on iris."""
     figure, (left, right) = canvas(SLIDE_WIDTH, 200, columns=2, width_ratios=[1.35, 1])
@@ -605,6 +616,7 @@ def em_trace() -> Figure:
     return figure
 
 
+@figure
 def iris_ellipses() -> Figure:
     """Draw the fitted components over petal length and width at four moments of EM."""
     figure, axes = canvas(SLIDE_WIDTH, 200, columns=4, sharey=True)
@@ -659,6 +671,7 @@ def scikit_fits() -> list[GaussianMixture]:
     ]
 
 
+@figure
 def collapse() -> Figure:
     """Draw the log-likelihood of two fits of four Gaussians to iris against the floor under the variances."""
     figure, axes = canvas(HALF_WIDTH - 20, 190)
@@ -677,6 +690,7 @@ def collapse() -> Figure:
     return figure
 
 
+@figure
 def mixture_digits() -> Figure:
     """Draw the means of ten Bernoulli components fitted to MNIST, samples of ten and of fifty components."""
     stored = np.load(FOLDER / "mixture_digits.npz")
@@ -908,37 +922,3 @@ def numbers() -> dict[str, object]:
         "flat_predicted": round(29 / 150 * np.log(10) / 2, 3),
         "bernoulli_nats": [round(float(stored[f"nats_{c}"]), 1) for c in (1, 10, 50)],
     }
-
-
-FIGURES = {
-    draw.__name__: draw
-    for draw in (
-        medical_test,
-        posterior_shrinks,
-        predictive,
-        map_moves,
-        bernstein_von_mises,
-        mixture_pieces,
-        ppca,
-        curve_marginal,
-        monte_carlo_dimension,
-        bound_gap,
-        importance_view,
-        bound_touches,
-        em_trace,
-        iris_ellipses,
-        collapse,
-        mixture_digits,
-    )
-}
-
-
-def main(folder: Path = FOLDER) -> None:
-    """Check the claims, draw all figures and write the numbers into `folder`."""
-    check()
-    draw_all(FIGURES, folder)
-    (folder / "numbers.json").write_text(json.dumps(numbers(), indent=1) + "\n")
-
-
-if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:]))

@@ -1,6 +1,6 @@
 """Draw the figures of lecture 3, check what its slides claim, and compute the numbers that they print.
 
-    python -m lectures.lecture3.figures [FOLDER]
+    python -m lectures.drawing lecture3 [FOLDER]
 
 Everything is exact, or simulated with a fixed seed, or read from the arrays that `vae_digits.py` stored.
 `check` tests each formula of the deck numerically, and no figure is written if one fails. The numbers go to
@@ -9,8 +9,6 @@ Everything is exact, or simulated with a fixed seed, or read from the arrays tha
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Callable
 from functools import cache
 from itertools import combinations
@@ -35,9 +33,9 @@ from lectures.drawing import (
     PALETTE,
     SLIDE_WIDTH,
     canvas,
-    draw_all,
     draw_pixels,
     ellipse,
+    figure,
     fixed,
     hide_left,
 )
@@ -119,6 +117,7 @@ def gap_means(n: int = 200) -> tuple[float, float, float]:
     )
 
 
+@figure
 def two_gaps() -> Figure:
     """Draw log p(x), the best Gaussian bound and the encoder's bound along a line, and one posterior."""
     figure, (left, right) = canvas(SLIDE_WIDTH, 190, columns=2, width_ratios=[1.15, 1])
@@ -190,6 +189,7 @@ def gradient_samples(
     return h * noise[:, 0] / std, (h - baseline) * noise[:, 0] / std, z[:, 0]
 
 
+@figure
 def gradient_clouds() -> Figure:
     """Draw the histograms of single estimates of one derivative, and running means."""
     figure, axes = canvas(SLIDE_WIDTH, 168, columns=3, width_ratios=[1, 1, 1.15])
@@ -228,6 +228,7 @@ def wave_variances(k: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 DIMENSIONS = np.array([1, 2, 5, 10, 20, 50, 100, 200])
 
 
+@figure
 def gradient_variance() -> Figure:
     """Draw the exact variances against dimension, against the spread of q, and for a wavy h."""
     figure, axes = canvas(SLIDE_WIDTH, 190, columns=3)
@@ -257,6 +258,7 @@ def gradient_variance() -> Figure:
     return figure
 
 
+@figure
 def which_reparametrise() -> Figure:
     """Draw z = T(ε, φ) against φ for several ε: normal, exponential, Bernoulli."""
     figure, axes = canvas(SLIDE_WIDTH, 126, columns=3)
@@ -310,6 +312,7 @@ def arrow(
     )
 
 
+@figure
 def architecture() -> Figure:
     """Draw the VAE: encoder, noise, code, decoder, the two terms of the bound, and the way of gradients."""
     figure, axes = canvas(SLIDE_WIDTH, 232)
@@ -367,6 +370,7 @@ def bce_mass(probability: np.ndarray) -> np.ndarray:
     return np.where(middle, 0.5, (2 * probability - 1) / np.where(middle, 1, tilt))
 
 
+@figure
 def bce_grey() -> Figure:
     """Draw how much mass the Bernoulli formula gives to grey values, and its value at a perfect copy."""
     figure, (left, right) = canvas(HALF_WIDTH + 10, 172, columns=2)
@@ -418,6 +422,7 @@ FIXED_NOISES = (392.0, 1.0, 0.5, 0.1)
 LATENTS = 50
 
 
+@figure
 def fixed_sigma() -> Figure:
     """Draw MNIST's spectrum with levels of a fixed noise: what is above lives, the rest collapses."""
     spectrum = np.array(mnist_spectrum())
@@ -525,6 +530,7 @@ def rotation_gap_formula(angle: np.ndarray) -> np.ndarray:
     return (np.log(first * c + second * s) + np.log(first * s + second * c) - np.log(first * second)) / 2
 
 
+@figure
 def rotation_gap() -> Figure:
     """Draw the exact likelihood and the diagonal encoder's bound against the rotation of the code."""
     figure, axes = canvas(HALF_WIDTH - 20, 205)
@@ -563,6 +569,7 @@ def best_split(noise: float) -> tuple[float, float]:
     return float(reconstruction), float(kl)
 
 
+@figure
 def optimal_split() -> Figure:
     """Draw the data's ellipse with the decoder's circles, and how the best ELBO splits against σ²."""
     figure, (left, right) = canvas(SLIDE_WIDTH, 215, columns=2, width_ratios=[0.62, 1.25])
@@ -619,6 +626,7 @@ def simulated_excess(n: int, repeats: int = 200_000, seed: int = 0) -> dict[str,
     }
 
 
+@figure
 def mle_map_bayes() -> Figure:
     """Draw what MLE, MAP and full Bayes lose against the number of data points."""
     figure, axes = canvas(HALF_WIDTH - 30, 205)
@@ -635,6 +643,7 @@ def mle_map_bayes() -> Figure:
     return figure
 
 
+@figure
 def shrinking_q() -> Figure:
     """Draw the bound with q(θ) = N(θ0, s²) over θ0 for smaller and smaller s: its maximum nears the MAP."""
     figure, axes = canvas(HALF_WIDTH - 30, 205)
@@ -701,6 +710,7 @@ def image_rows(height: float, rows: list[tuple[str, np.ndarray]], width: float =
     return figure
 
 
+@figure
 def vae_samples() -> Figure:
     """Draw test images, their reconstructions, and samples of the larger VAE: probabilities, then coins."""
     arrays = stored()
@@ -741,6 +751,7 @@ def apart(points: np.ndarray, distance: float = 0.75) -> np.ndarray:
     return points
 
 
+@figure
 def latent_map() -> Figure:
     """Draw posterior means of test images by class, and the decoder over the plane."""
     arrays = stored()
@@ -762,6 +773,7 @@ def latent_map() -> Figure:
     return figure
 
 
+@figure
 def interpolation() -> Figure:
     """Draw a path between two codes, decoded, above the same path between the images."""
     arrays = stored()
@@ -771,6 +783,7 @@ def interpolation() -> Figure:
     return image_rows(165, [("between codes", arrays["between"]), ("between pixels", mixed)])
 
 
+@figure
 def blur() -> Figure:
     """Draw images that share a code, their mean by weight, and what the decoder makes of the code."""
     arrays = stored()
@@ -788,6 +801,7 @@ def blur() -> Figure:
     return figure
 
 
+@figure
 def holes() -> Figure:
     """Draw the aggregate posterior of the test set against the prior, and decoded codes from both places."""
     arrays = stored()
@@ -820,6 +834,7 @@ def holes() -> Figure:
     return figure
 
 
+@figure
 def active_units() -> Figure:
     """Draw the KL of every unit of the larger VAE, sorted, active ones coloured."""
     arrays = stored()
@@ -1184,38 +1199,3 @@ def numbers() -> dict[str, object]:
         "shared_size": [f"{v:.0f}" for v in arrays["shared_size"]],
         "hole_share": f"{100 * prior_mass_in_holes():.0f}",
     }
-
-
-FIGURES = {
-    draw.__name__: draw
-    for draw in (
-        two_gaps,
-        gradient_clouds,
-        which_reparametrise,
-        gradient_variance,
-        architecture,
-        bce_grey,
-        fixed_sigma,
-        rotation_gap,
-        optimal_split,
-        vae_samples,
-        latent_map,
-        interpolation,
-        mle_map_bayes,
-        shrinking_q,
-        blur,
-        holes,
-        active_units,
-    )
-}
-
-
-def main(folder: Path = FOLDER) -> None:
-    """Check the claims, draw all figures and write the numbers into `folder`."""
-    check()
-    draw_all(FIGURES, folder)
-    (folder / "numbers.json").write_text(json.dumps(numbers(), indent=1) + "\n")
-
-
-if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:]))

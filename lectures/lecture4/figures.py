@@ -1,6 +1,6 @@
 """Draw the figures of lecture 4, check what its slides claim, and compute the numbers that they print.
 
-    python -m lectures.lecture4.figures [FOLDER]
+    python -m lectures.drawing lecture4 [FOLDER]
 
 Everything is exact, computed by quadrature, or simulated with a fixed seed; nothing is copied by hand.
 `check` tests each formula of the deck numerically, and no figure is written if one fails. The numbers go
@@ -9,8 +9,6 @@ to `numbers.json`, which the deck reads. Trained flows are drawn from arrays tha
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Callable, Iterator
 from functools import cache
 from itertools import islice
@@ -31,9 +29,9 @@ from lectures.drawing import (
     PALETTE,
     SLIDE_WIDTH,
     canvas,
-    draw_all,
     draw_pixels,
     ellipse,
+    figure,
     fixed,
     hide_left,
     scientific,
@@ -83,6 +81,7 @@ def gaussian_kl(mean: np.ndarray, covariance: np.ndarray, other: np.ndarray, wid
     return float((inner - len(difference) + logs) / 2)
 
 
+@figure
 def correlated_gaussian() -> Figure:
     """Draw a correlated normal, its factorised approximations, a path of CAVI, the cost of correlation."""
     figure, (plane, share, gap) = canvas(SLIDE_WIDTH, 205, columns=3, width_ratios=[1.15, 1, 1])
@@ -268,6 +267,7 @@ def alive(sweep: Sweep) -> int:
     return int((sweep.r.sum(axis=0) >= 1).sum())
 
 
+@figure
 def components_die() -> Figure:
     """Draw a Bayesian mixture of ten components at three moments, and the bound with the number alive."""
     figure, axes = canvas(SLIDE_WIDTH, 180, columns=4, width_ratios=[1, 1, 1, 1.25])
@@ -346,6 +346,7 @@ def soft_step(x: np.ndarray, centres: np.ndarray, sigma: float) -> np.ndarray:
 LLOYD_START = np.array([[-3.0, 1.5], [-1.0, -2.5], [0.5, -0.5]])
 
 
+@figure
 def k_means_limit() -> Figure:
     """Draw responsibilities that harden, the steps of k-means, and the scaled objective against sigma."""
     figure, axes = canvas(SLIDE_WIDTH, 205, columns=3, width_ratios=[1.25, 1, 1.1])
@@ -444,6 +445,7 @@ def fits_1d() -> dict[str, tuple[float, float]]:
     }
 
 
+@figure
 def penalties() -> Figure:
     """Draw a target with two candidates, and where each divergence charges how much."""
     x = np.linspace(-5.5, 6.5, 601)
@@ -469,6 +471,7 @@ def penalties() -> Figure:
     return figure
 
 
+@figure
 def one_gaussian_1d() -> Figure:
     """Draw the exact fits of one normal to a target with two modes: forward, reverse, Jensen-Shannon."""
     x = np.linspace(-7, 7, 601)
@@ -519,6 +522,7 @@ def jump() -> float:
     return float(optimize.brentq(lambda a: middle_fit(a)[1] - side_fit(a)[2], 2.5, 3.0, xtol=1e-6))
 
 
+@figure
 def reverse_jumps() -> Figure:
     """Draw mean, scale, divergence of the forward and the reverse fit against the distance of two modes."""
     figure, axes = canvas(SLIDE_WIDTH, 180, columns=3)
@@ -610,6 +614,7 @@ def plane_fits() -> dict[str, np.ndarray]:
     }
 
 
+@figure
 def one_gaussian_2d() -> Figure:
     """Draw fits of one normal to two correlated modes: forward, reverse, reverse and factorised."""
     figure, axes = canvas(SLIDE_WIDTH, 232, columns=3, sharey=True)
@@ -635,6 +640,7 @@ def jsd_of_normals(mu: float) -> float:
     return both_kl(Mixture1D((1.0,), (0.0,), (1.0,)), mu, 1.0)[2]
 
 
+@figure
 def jsd_saturates() -> Figure:
     """Draw KL and JSD of two unit normals against their distance."""
     figure, axes = canvas(SLIDE_WIDTH * 0.42, 180)
@@ -664,6 +670,7 @@ def bend_slope(x: np.ndarray) -> np.ndarray:
     return (np.exp(x) + 0.5 * np.exp(-0.5 * x)) / 1.5
 
 
+@figure
 def change_of_variables_1d() -> Figure:
     """Draw an increasing map, the density of z at its left, that of x below, two strips of equal mass."""
     figure, axes = canvas(
@@ -722,6 +729,7 @@ def image_area(corner: np.ndarray, width: float, points: int = 400) -> float:
     return float(abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2)
 
 
+@figure
 def volume_ratio() -> Figure:
     """Draw a grid and its image, with one cell, its curved image and the parallelogram of the Jacobian."""
     figure, axes = canvas(SLIDE_WIDTH, 165, columns=3)
@@ -760,6 +768,7 @@ def to_normal(x: np.ndarray) -> np.ndarray:
     return stats.norm.ppf(FLOW_TARGET.cdf(x))
 
 
+@figure
 def cdf_flow() -> Figure:
     """Draw a density with two modes, its distribution function, and the flow that turns it into a normal."""
     figure, axes = canvas(SLIDE_WIDTH, 172, columns=4)
@@ -815,6 +824,7 @@ def rosenblatt(x: np.ndarray) -> np.ndarray:
     return np.stack([TRIANGLE_FIRST.cdf(x[:, 0]), second], axis=1)
 
 
+@figure
 def knothe_rosenblatt() -> Figure:
     """Draw points of a bent density, the same points after each coordinate's own distribution function."""
     figure, axes = canvas(SLIDE_WIDTH * 0.66, 160, columns=3)
@@ -862,6 +872,7 @@ def grid_kl(log_p: np.ndarray, log_q: np.ndarray) -> float:
     return float((np.exp(log_p) * (log_p - log_q)).sum() * cell)
 
 
+@figure
 def linear_flow_digits() -> Figure:
     """Draw test digits, their codes under the linear flow, and samples of it."""
     figure, axes = canvas(SLIDE_WIDTH * 0.5, 165, columns=6, rows=3)
@@ -881,6 +892,7 @@ def linear_flow_digits() -> Figure:
     return figure
 
 
+@figure
 def filament() -> Figure:
     """Draw the exact flow to two modes in 1-D, and the log-density of a trained one in 2-D."""
     figure, axes = canvas(SLIDE_WIDTH, 157, columns=3, width_ratios=[1, 1.15, 1.15])
@@ -913,6 +925,7 @@ def middle_slope() -> float:
     return float(stats.norm.pdf(0) / np.exp(target.log_pdf(np.zeros(1)))[0])
 
 
+@figure
 def two_trainings() -> Figure:
     """Draw a target with four modes and two flows: trained from samples, and from the density."""
     figure, axes = canvas(SLIDE_WIDTH, 190, columns=3)
@@ -951,6 +964,7 @@ def comb_bits(width: float) -> float:
     return float(-(frequency[seen] @ log_p[seen]) / np.log(2))
 
 
+@figure
 def integers_diverge() -> Figure:
     """Draw a comb on integers, and the bits per dimension it claims against the width of its teeth."""
     figure, (left, right) = canvas(SLIDE_WIDTH, 160, columns=2)
@@ -1338,37 +1352,3 @@ def numbers() -> dict[str, object]:
         **divergences,
         **plane,
     }
-
-
-FIGURES = {
-    draw.__name__: draw
-    for draw in (
-        correlated_gaussian,
-        components_die,
-        k_means_limit,
-        penalties,
-        one_gaussian_1d,
-        reverse_jumps,
-        one_gaussian_2d,
-        jsd_saturates,
-        change_of_variables_1d,
-        volume_ratio,
-        linear_flow_digits,
-        cdf_flow,
-        knothe_rosenblatt,
-        filament,
-        two_trainings,
-        integers_diverge,
-    )
-}
-
-
-def main(folder: Path = FOLDER) -> None:
-    """Check the claims, draw all figures and write the numbers into `folder`."""
-    check()
-    draw_all(FIGURES, folder)
-    (folder / "numbers.json").write_text(json.dumps(numbers(), indent=1) + "\n")
-
-
-if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:]))
