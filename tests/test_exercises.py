@@ -1,0 +1,173 @@
+"""Every exercise of every seminar: blank it says so, the published solution is right, wrong answers are not.
+
+An exercise is a code cell tagged `exercise`, the cell after it judges, and the next cell tagged `answer`
+holds the solution as its only `python` block. A wrong answer is the solution with one piece replaced.
+"""
+
+import contextlib
+import io
+import re
+from functools import cache
+from typing import NamedTuple
+
+import pytest
+import torch
+
+from dgm_utils import checks
+from tools import definitions, notebooks
+from tools.notebooks import ROOT
+
+WRONG = {
+    # ---- seminar 1
+    "unbiased_theta": [
+        ("(len(x) + 1) / len(x) * x.max()", "x.max()"),
+        ("(len(x) + 1) / len(x)", "len(x) / (len(x) + 1)"),
+        ("(len(x) + 1) / len(x) * x.max()", "x.mean()"),
+        ("len(x) + 1", "len(x) + 2"),
+        ("return", "estimate ="),
+    ],
+    "mask_between": [
+        (">=", ">"),
+        (">=", "<="),
+        ("second[:, None] >= first", "first[:, None] >= second"),
+        ("second[:, None] >= first", "torch.ones(len(second), len(first))"),
+    ],
+    "left_to_right": [
+        (".T", ""),
+        (".flatten()", ".flatten().flip(0)"),
+        ("torch.arange(height * width).view(height, width).T", "torch.arange(width)"),
+        (".T.flatten()", ".T.flatten() // 2 * 2"),
+    ],
+    "my_dilations": [
+        ("range(10)", "range(11)"),
+        ("range(10)", "range(9)"),
+        ("2**layer", "3**layer"),
+        ("[2**layer for layer in range(10)]", "1024"),
+    ],
+    # ---- seminar 2
+    "middle": [
+        ('if mask == "A" else', 'if mask == "C" else'),
+        ('if mask == "A" else', 'if mask != "C" else'),
+        ("target, source = ", "source, target = "),
+        (
+            'target > source if mask == "A" else target >= source',
+            'torch.ones(out_channels, in_channels).tril(-1 if mask == "A" else 0)',
+        ),
+    ],
+    "draw_grey": [
+        (".clamp(0, 255)", ""),
+        (".round()", ".floor()"),
+        (".round()", ""),
+        ("torch.logit(u)", "torch.log(u)"),
+        (".clamp(0, 255)", " % 256"),
+    ],
+    "responsibilities": [
+        ("weights.log()", "torch.zeros(3)"),
+        (" + (1 - x) @ (1 - means).log().T", ""),
+        (".softmax(dim=1)", ".softmax(dim=1).T"),
+        (".softmax(dim=1)", ".log_softmax(dim=1)"),
+        (
+            "return (weights.log() + log_p).softmax(dim=1)",
+            "return (p := weights * log_p.exp()) / p.sum(dim=1, keepdim=True)",
+        ),
+    ],
+    # ---- seminar 3
+    "fill": [
+        ("model.W @ z + model.mean", "model.W @ z"),
+        ("x[seen][None]", "x[seen][None] - model.mean[seen]"),
+        ("torch.where(seen, x, model.W @ z + model.mean)", "model.W @ z + model.mean"),
+    ],
+    "draw_logistic": [
+        ("scale * torch.logit(u)", "scale**2 * torch.logit(u)"),
+        ("torch.logit(u)", "torch.erfinv(2 * u - 1)"),
+        ("mean + scale *", "mean.detach() + scale *"),
+        ("mean + scale *", "mean + scale.detach() *"),
+    ],
+    "gaussian_kl": [
+        (".sum(dim=-1) / 2", ".sum(dim=-1)"),
+        (".sum(dim=-1)", ".mean(dim=-1)"),
+        ("/ std_p**2", "/ std_q**2"),
+        ("2 * (std_p / std_q)", "(std_p / std_q)"),
+        ("std_p / std_q", "std_q / std_p"),
+    ],
+    # ---- seminar 4
+    "best_pair": [
+        ("mu[:2] - torch.linalg.solve(block, tie * (z3 - mu[2]))", "mu[:2]"),
+        ("block.inverse()", "precision.inverse()[:2, :2]"),
+    ],
+    "best_cover": [
+        (" + (means - mean) ** 2", ""),
+        (".sum().sqrt()", ".sum()"),
+    ],
+    "logit_log_det": [
+        ("-(F.", "(F."),
+        ("(F.logsigmoid(z) + F.logsigmoid(-z))", "(torch.sigmoid(z) * torch.sigmoid(-z)).log()"),
+        (".sum(dim=1)", ".mean(dim=1)"),
+    ],
+}
+# What the cells that judge use of their notebook, apart from its definitions and imports.
+AROUND = {
+    "seminar4": {"DOUBLE": torch.float64, "line": torch.linspace(-24, 24, 961, dtype=torch.float64)},
+}
+
+
+class Exercise(NamedTuple):
+    """Hold the sources of an exercise: the blank, the cell that judges, the solution."""
+
+    seminar: str
+    blank: str
+    judge: str
+    solution: str
+
+
+def exercises():
+    """Return every exercise by the name that it asks to define."""
+    found = {}
+    for path in notebooks.find_notebooks([ROOT / "seminars"]):
+        cells = notebooks.read_notebook(path).cells
+        for k, cell in enumerate(cells):
+            tags = cell.metadata.get("tags", [])
+            if cell.cell_type == "code" and "exercise" in tags:
+                answer = next(c.source for c in cells[k:] if "answer" in c.metadata.get("tags", []))
+                (solution,) = re.findall(r"```python\n(.*?)```", answer, re.DOTALL)
+                name = re.match(r"def (\w+)|(\w+) =", cell.source)
+                name = name[1] or name[2]
+                assert name not in found, f"two exercises ask for {name}"
+                found[name] = Exercise(path.stem, cell.source, cells[k + 1].source, solution)
+    return found
+
+
+EXERCISES = exercises()
+load = cache(lambda seminar: vars(definitions.load(ROOT / f"seminars/{seminar}/{seminar}.ipynb")))
+
+
+def verdict(exercise, answer):
+    """Return what the notebook prints under an answer."""
+    torch.manual_seed(0)
+    namespace = load(exercise.seminar) | AROUND.get(exercise.seminar, {}) | {"judge": checks.judge}
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        exec(answer, namespace)
+        exec(exercise.judge, namespace)
+    return printed.getvalue().strip()
+
+
+def test_every_exercise_has_wrong_answers():
+    assert WRONG.keys() == EXERCISES.keys()
+    for seminar in {exercise.seminar for exercise in EXERCISES.values()}:
+        assert sum(exercise.seminar == seminar for exercise in EXERCISES.values()) >= 3
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_a_blank_and_the_solution_are_told_apart(name):
+    assert verdict(EXERCISES[name], EXERCISES[name].blank) == "not answered yet"
+    assert verdict(EXERCISES[name], EXERCISES[name].solution) == "right"
+
+
+@pytest.mark.parametrize(("name", "wrong"), [(name, wrong) for name in WRONG for wrong in WRONG[name]])
+def test_a_wrong_answer_is_called_wrong(name, wrong):
+    before, after = wrong
+    assert EXERCISES[name].solution.count(before) == 1, (
+        f"the solution of {name} does not hold {before!r} once"
+    )
+    said = verdict(EXERCISES[name], EXERCISES[name].solution.replace(before, after))
+    assert re.match(r"not right: .", said), f"{name} with {after!r} in place of {before!r}: {said}"
