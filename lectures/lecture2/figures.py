@@ -230,7 +230,7 @@ def ppca() -> Figure:
 
 
 # The seminar's curved decoder with a normal z, in NumPy; lecture 3 draws with it too.
-CURVE_NOISE = 0.3
+CURVE_NOISE = S.CURVE_NOISE
 
 
 def curve(z: np.ndarray) -> np.ndarray:
@@ -310,7 +310,7 @@ TWO_X = torch.ones(1, 1, dtype=torch.float64)  # the observation
 
 
 def two_bound(q: Tensor) -> Tensor:
-    """Return the bound on log p(x) of the example for q(z=1) = q, any shape (n,)."""
+    """Return the bound on log p(x) of the example, in nats, for q(z=1) = q, (n,)."""
     return S.mixture_elbo(TWO, TWO_X, torch.stack([q, 1 - q], dim=1))
 
 
@@ -339,7 +339,7 @@ def bound_gap() -> Figure:
 # Five coordinates of the Monte Carlo example: z ~ N(0, 1), x|z ~ N(z, 1/4), so x ~ N(0, 5/4); x is typical.
 DIMENSION = 5
 LOG_P = DIMENSION * S.log_p_each
-POSTERIOR = Normal(S.typical / 1.25, torch.tensor(0.25 / 1.25).double().sqrt())  # of one coordinate
+POSTERIOR = Normal(S.typical / 1.25, (0.25 / S.typical**2).sqrt())  # of one coordinate
 PROPOSALS = {  # q(z) of every coordinate, in the order of the slide
     "prior": Normal(torch.zeros(()).double(), torch.ones(()).double()),
     "a fit, too wide": Normal(POSTERIOR.mean - 0.1, 1.6**0.5 * POSTERIOR.stddev),
@@ -382,7 +382,8 @@ def importance_view() -> Figure:
 
 # --- EM ---------------------------------------------------------------------------------------------------
 
-CLUTTER = torch.tensor([-3.6, -3.1, -2.9, -2.2, 2.4, 2.8, 3.0, 3.1, 3.3, 3.9]).double()[:, None]  # (10, 1)
+# Ten points, (10, 1).
+CLUTTER = torch.tensor([-3.6, -3.1, -2.9, -2.2, 2.4, 2.8, 3.0, 3.1, 3.3, 3.9], dtype=torch.float64)[:, None]
 
 
 @cache
