@@ -332,7 +332,7 @@ def bound_gap() -> Figure:
     axes.text(posterior, log_p + 0.05, r"$q=p(z\,|\,x)$", ha="center", color=drawing.BROWN, **style)
     axes.text(0.02, log_p + 0.05, r"$\log p(x)$", **style)
     axes.text(0.8, bound[360].item() - 0.12, r"$\mathcal{L}(q)$", color=BLUE, fontsize=18)
-    axes.set(xlabel="$q(z=1)$", ylabel="nats", xlim=(0, 1), ylim=(bound.min() - 0.03, log_p + 0.24))
+    axes.set(xlabel="$q(z=1)$", ylabel="nats", xlim=(0, 1), ylim=(bound.min().item() - 0.03, log_p + 0.24))
     return figure
 
 
@@ -435,7 +435,7 @@ SHOWN = (1, 2, 5, 10, 50)  # the iterations in the table
 
 @cache
 def iris_em(iterations: int = 200) -> tuple[list[S.GaussianMixture], list[dict[str, float]]]:
-    """Run EM on iris from flowers 0, 50 and 100; return the mixtures from the start on, and each step in nats.
+    """Run EM on iris from flowers 0, 50 and 100; return the mixtures, the start first, and each step in nats.
 
     The seminar's `em_step` proves every step.
     """
