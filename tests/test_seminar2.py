@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import sklearn.mixture
 import torch
-from scipy import stats
+from scipy import integrate, stats
 from torch import nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -305,9 +305,8 @@ def test_draws_follow_the_table(head):
     drawn = S.draw(head, parameters.expand(60_000, -1), u)
     share = torch.bincount(drawn, minlength=6) / 60_000
     assert torch.allclose(share.double(), head.table(parameters)[0].exp(), atol=2e-4)
-    assert (
-        S.draw(head, parameters, torch.ones(1, dtype=torch.float64)).item() == 5
-    )  # no value beyond the last
+    last = S.draw(head, parameters, torch.ones(1, dtype=torch.float64))
+    assert last.item() == 5  # and no value beyond it
 
 
 def test_samples_follow_the_probabilities():
@@ -380,10 +379,8 @@ def test_the_logistic_mixture_against_fifty_digits(values):
 def test_far_tails_are_finite_in_single_precision():
     head = S.DiscretizedLogisticMixture(2)
     means = torch.tensor([-50.0, -1.0, 1.0, 50.0])
-    parameters = torch.stack(
-        [torch.zeros(4), torch.zeros(4), means, means, *torch.tensor([-20.0, 9.0]).repeat(4, 1).T], 1
-    )
-    parameters.requires_grad_()
+    narrow, wide, equal = torch.full((4,), -20.0), torch.full((4,), 9.0), torch.zeros(4)
+    parameters = torch.stack([equal, equal, means, means, narrow, wide], dim=1).requires_grad_()
     table = head.table(parameters)
     table.sum().backward()
     assert table.isfinite().all() and parameters.grad.isfinite().all()
@@ -402,6 +399,20 @@ def test_a_network_with_the_logistic_head_is_a_distribution():
         shape = network.shape
         checks.autoregressive(network, shape, values=6)
         checks.sums_to_one(lambda x, f=network: f.log_prob(x.view(-1, *f.shape)), math.prod(shape), values=6)
+
+
+# ---- Monte Carlo with codes from the prior -----------------------------------------------------------------
+
+
+def test_the_error_of_monte_carlo_has_the_predicted_spread_and_sign():
+    typical = S.typical.item()
+    square, _ = integrate.quad(lambda z: stats.norm.pdf(typical, z, 0.5) ** 2 * stats.norm.pdf(z), -9, 9)
+    assert S.log_p_each == pytest.approx(stats.norm.logpdf(typical, 0, np.sqrt(1.25)))
+    assert S.ratio == pytest.approx(square / np.exp(2 * S.log_p_each))
+    relative = S.monte_carlo_errors(2, 400, 4000).expm1()
+    assert relative.mean().item() == pytest.approx(0, abs=4 * relative.std().item() / 4000**0.5)  # unbiased
+    assert relative.std().item() == pytest.approx(np.sqrt((S.ratio**2 - 1) / 400), rel=0.06)
+    assert S.monte_carlo_errors(12).mean() < -0.3  # the logarithm is too low
 
 
 # ---- the mixture of Gaussians ------------------------------------------------------------------------------
@@ -426,13 +437,9 @@ def started(kind=S.GaussianMixture):
 
 def test_density_and_responsibilities_against_scipy():
     x, mixture = started()
-    parts = [
-        stats.multivariate_normal(m, c)
-        for m, c in zip(mixture.means.numpy(), mixture.covariances.numpy(), strict=True)
-    ]
-    joint = np.stack(
-        [w * part.pdf(x) for w, part in zip(mixture.weights.numpy(), parts, strict=True)], axis=1
-    )
+    parameters = (each.numpy() for each in (mixture.weights, mixture.means, mixture.covariances))
+    joint = [w * stats.multivariate_normal.pdf(x, m, c) for w, m, c in zip(*parameters, strict=True)]
+    joint = np.stack(joint, axis=1)  # (n, C)
     assert np.allclose(mixture.log_prob(x), np.log(joint.sum(axis=1)))
     assert np.allclose(mixture.posterior(x), joint / joint.sum(axis=1, keepdims=True))
 
@@ -503,7 +510,7 @@ def source_with(text):
 
 def exercise(check, **more):
     """Return the check of an exercise, from the notebook."""
-    space = vars(S) | more | {"judge": lambda *_: None, "middle": 0, "draw_grey": 0, "responsibilities": 0}
+    space = vars(S) | more | {"middle": 0, "draw_grey": 0, "responsibilities": 0}
     exec(source_with(f"def {check}("), space)
     return space[check]
 
@@ -578,12 +585,10 @@ class OneMean(S.GaussianMixture):
 
 @pytest.mark.parametrize("bug", [NoWeights, OverObjects, OverAll, OneMean])
 def test_the_assertions_of_an_em_step_ring(bug):
-    space = dict(vars(S))
-    exec(source_with("def em_step("), space)
     x, mixture = started()
     for _ in range(30):
-        space["em_step"](mixture, x)  # the right one is silent
+        S.em_step(mixture, x)  # the right one is silent
     x, wrong = started(bug)
     with pytest.raises(AssertionError):
         for _ in range(30):
-            space["em_step"](wrong, x)
+            S.em_step(wrong, x)

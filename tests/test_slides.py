@@ -298,10 +298,6 @@ def test_numbers_on_slides_are_those_of_the_code(deck):
         assert f"numbers.{name}" in source, f"no slide prints {name}"
 
 
-def test_formulas_of_lecture_2_hold():
-    figures_module(LECTURES / "lecture2" / "lecture2.typ").check()
-
-
 @pytest.fixture(scope="module")
 def lecture1():
     return figures_module(DECKS[0])
