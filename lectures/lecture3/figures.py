@@ -152,9 +152,7 @@ def two_gaps() -> Figure:
 # --- Gradients: z ~ N(mean, std² I_d), h(z) = |z|² / 2, derivative by the first coordinate of the mean ------
 
 
-def score_variance(
-    d: np.ndarray, mean: float = 1.0, std: float = 1.0, *, baseline: bool = False
-) -> np.ndarray:
+def score_variance(d: np.ndarray, mean: float = 1, std: float = 1, *, baseline: bool = False) -> np.ndarray:
     """Return the exact variance of the score-function estimate (h(z) − b) (z_1 − mean) / std², one sample.
 
     The baseline b is E h(z), or zero.
@@ -169,7 +167,7 @@ def score_variance(
     return (own + cross * rest_mean + rest_mean**2 + rest_variance) / std**2 - mean**2
 
 
-def gradient_samples(d: int, n: int, mean: float = 1.0, std: float = 1.0, seed: int = 0) -> np.ndarray:
+def gradient_samples(d: int, n: int, mean: float = 1, std: float = 1, seed: int = 0) -> np.ndarray:
     """Return n estimates (3, n): score function, score function with baseline, reparametrised."""
     noise = np.random.default_rng(seed).normal(size=(n, d))
     z = mean + std * noise
