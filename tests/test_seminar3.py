@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits, load_iris
 from sklearn.decomposition import PCA
 from torch.distributions import Bernoulli, MultivariateNormal, Normal, kl_divergence
 
-from dgm_utils import checks, metrics, nets
+from dgm_utils import checks, metrics, nets, plot
 from tools import definitions, notebooks
 
 PATH = Path(__file__).resolve().parent.parent / "seminars" / "seminar3" / "seminar3.ipynb"
@@ -288,6 +288,10 @@ SLIPS = {
     "KL without the half": (".sum(dim=1) / 2  # exact", ".sum(dim=1)  # exact"),
     "KL forgotten": ("return self.log_likelihood(x, z), kl", "return self.log_likelihood(x, z), 0 * kl"),
     "log-variance without its two": ("- 1 - 2 * std.log()", "- 1 - std.log()"),
+    "KL of the variance for the deviation": (
+        "(mean**2 + std**2 - 1 - 2 * std.log())",
+        "(mean**2 + std**4 - 1 - 4 * std.log())",
+    ),
     "mean over pixels": ('reduction="none").sum(dim=-1)', 'reduction="none").mean(dim=-1)'),
     "weights: prior and q exchanged": ("(noise**2 - z**2)", "(z**2 - noise**2)"),
     "weights: log-determinant of the wrong sign": ("/ 2 + std.log()", "/ 2 - std.log()"),
@@ -312,6 +316,15 @@ def test_the_checks_of_the_vae_see_slips(slip):
         else:
             with pytest.raises(checks.CheckFailed):
                 exec(source("total = checks.sums_to_one"), namespace)
+
+
+def test_labels_of_the_map_stay_apart():
+    codes, labels = 0.2 * torch.randn(400, 2), torch.arange(400) % 10
+    _, axes = plot.subplots()
+    seminar.draw_codes(axes, codes, labels, apart=0.5)
+    places = torch.tensor([text.get_position() for text in axes.texts])
+    assert [text.get_text() for text in axes.texts] == list("0123456789")
+    assert torch.pdist(places).min() > 0.45
 
 
 # ---- exercises ---------------------------------------------------------------------------------------------
@@ -352,7 +365,7 @@ def check_and_solution(name):
     answers = [c.source for c in cells if "answer" in c.metadata.get("tags", [])]
     (solution,) = [a for a in answers if f"def {EXERCISES[name][0]}(" in a]
     (code,) = re.findall(r"```python\n(.*?)```", solution, re.S)
-    namespace = vars(seminar) | {"judge": lambda *_: None, EXERCISES[name][0]: None}
+    namespace = vars(seminar) | {EXERCISES[name][0]: None}
     exec(source(f"def {name}"), namespace)
     return namespace[name], code
 

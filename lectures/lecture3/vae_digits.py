@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.distributions import Normal, kl_divergence
 
 from dgm_utils import data, metrics, nets, train
 from tools.definitions import load
@@ -61,15 +62,9 @@ def judge(seminar: object, model: nn.Module, test: Tensor) -> dict[str, float]:
     }
 
 
-def kl_per_unit(mean: Tensor, std: Tensor) -> Tensor:
-    """Return the KL to N(0, 1) of every unit, averaged over examples, (B, d) to (d,)."""
-    return ((mean**2 + std**2 - 1) / 2 - std.log()).mean(dim=0)
-
-
 def log_density(z: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """Return log q(z|x) of every pair, (S, d) and (N, d) to (S, N)."""
-    scaled = ((z[:, None] - mean) / std) ** 2 + 2 * std.log() + np.log(2 * np.pi)
-    return -scaled.sum(dim=2) / 2
+    return Normal(mean, std).log_prob(z[:, None]).sum(dim=2)
 
 
 def aggregate(z: Tensor, mean: Tensor, std: Tensor) -> Tensor:
@@ -155,7 +150,7 @@ def arrays_of_many(model: nn.Module, test: Tensor) -> dict[str, np.ndarray]:
         "sampled": as_bytes(model.decode(torch.randn(10, model.latent_dim))),
         "between": as_bytes(model.decode((1 - steps) * mean[first] + steps * mean[second])),
         "between_ends": test[[first, second]].bool().numpy(),
-        "units_kl": kl_per_unit(mean, std).numpy().astype(np.float32),
+        "units_kl": kl_divergence(Normal(mean, std), Normal(0.0, 1.0)).mean(dim=0).numpy(),
         "units_active": metrics.active_units(mean).numpy(),
     }
 
