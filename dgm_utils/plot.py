@@ -12,8 +12,8 @@ figure that holds it:
 
 Values are tensors, on any device, of any precision, with or without a gradient, NumPy arrays, or lists.
 
-The colours of ``PALETTE`` are matplotlib's own "C0" to "C7", since `style` sets its cycle: blue "C0", vermilion
-"C1", green "C2", pink "C3", orange "C4", sky blue "C5", black "C6", yellow "C7". Write ``color="C1"``.
+The colours of ``PALETTE`` are matplotlib's own "C0" to "C7", since `style` sets its cycle: blue "C0",
+vermilion "C1", green "C2", pink "C3", orange "C4", sky blue "C5", black "C6", yellow "C7".
 """
 
 import math
@@ -282,12 +282,13 @@ def warped_grid(
     upright = torch.cartesian_prod(ticks, along)  # (lines * 200, 2): the lines one after another
     grid = torch.cat([upright, upright.flip(1)]).to(device)
     with torch.no_grad():
-        points = _array(transform(grid))
-    if points.shape != grid.shape:
-        raise ValueError(f"expected a transform to shape {tuple(grid.shape)}, got {points.shape}")
-    # A point that is not a number ends each line, so that all are one artist, with one label.
-    drawn = np.pad(points.reshape(-1, 200, 2), ((0, 0), (0, 1), (0, 0)), constant_values=np.nan)
-    ax.plot(*drawn.reshape(-1, 2).T, **{"color": "C0", "linewidth": 0.8} | style)
+        warped = transform(grid)
+    if getattr(warped, "shape", None) != grid.shape:
+        got = getattr(warped, "shape", type(warped).__name__)  # a layer of a flow returns (z, log_det)
+        raise ValueError(f"expected a transform to shape {tuple(grid.shape)}, got {got}")
+    # NaN ends each line, so that all are one artist, with one label: (2 lines, 200, 2) to (2 lines, 201, 2).
+    points = np.pad(_array(warped).reshape(-1, 200, 2), ((0, 0), (0, 1), (0, 0)), constant_values=np.nan)
+    ax.plot(*points.reshape(-1, 2).T, **{"color": "C0", "linewidth": 0.8} | style)
 
 
 def matrix(
@@ -314,7 +315,7 @@ def matrix(
         axis.get_major_locator().set_params(integer=True)
     if numbers:
         bright = picture.to_rgba(array)[..., :3] @ (0.3, 0.59, 0.11) > 0.5  # weights of red, green, blue
-        size = min(14, 120 / max(rows, columns))
+        size = min(14, 100 / max(rows, columns))
         for (i, j), value in np.ndenumerate(_array(values) + 0):  # integers stay, truth values become some
             color = "black" if bright[i, j] else "white"
             ax.text(j, i, format(value, numbers), ha="center", va="center", fontsize=size, color=color)
