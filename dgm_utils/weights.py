@@ -36,9 +36,6 @@ def load(model: nn.Module, name: str) -> nn.Module:
     ours, theirs = ({(key, tuple(x.shape)) for key, x in d.items()} for d in (model.state_dict(), stored))
     if ours != theirs:
         differ = f"the model has {sorted(ours - theirs)[:3]}, the file {sorted(theirs - ours)[:3]}"
-        raise RuntimeError(
-            f"the weights {name!r} do not fit {type(model).__name__}: first of what differs, {differ}; "
-            "build the model as the notebook does that made them"
-        )
+        raise RuntimeError(f"the weights {name!r} do not fit {type(model).__name__}: first, {differ}")
     model.load_state_dict(stored)
     return model
