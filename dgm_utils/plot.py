@@ -316,7 +316,7 @@ def matrix(
     if numbers:
         bright = picture.to_rgba(array)[..., :3] @ (0.3, 0.59, 0.11) > 0.5  # weights of red, green, blue
         size = min(14, 100 / max(rows, columns))
-        for (i, j), value in np.ndenumerate(_array(values) + 0):  # integers stay, truth values become some
+        for (i, j), value in np.ndenumerate(_array(values)):  # integers are written as such
             color = "black" if bright[i, j] else "white"
             ax.text(j, i, format(value, numbers), ha="center", va="center", fontsize=size, color=color)
     default = f"{rows} by {columns} matrix, {np.count_nonzero(array)} of {array.size} entries not zero, "

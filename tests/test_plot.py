@@ -297,6 +297,8 @@ def test_scatter_gives_each_set_its_own_look():
     looks = {(tuple(c.get_facecolor()[0]), c.get_paths()[0].vertices.tobytes()) for c in drawn}
     assert len(looks) == len(drawn) == 10
     np.testing.assert_allclose(drawn[3].get_offsets(), sets[3])
+    two = torch.tensor([[0.0, 2.0], [4.0, 6.0]])
+    assert plot.scatter(two, labels=["a"])._alt == "2 points of a around (2, 4)"
     with pytest.raises(ValueError, match=r"\(n, 2\), got \(5, 3\)"):
         plot.scatter(torch.zeros(5, 3))
 
@@ -374,7 +376,7 @@ def test_matrix_has_no_numbers_unless_asked():
     [
         (torch.tensor([[0.126, -2.0]]), ".2f", ["0.13", "-2.00"]),
         (torch.tensor([[7, 1200]]), "d", ["7", "1200"]),
-        (torch.tensor([[True, False]]), ".1f", ["1.0", "0.0"]),
+        (torch.tensor([[True, False]]), "d", ["1", "0"]),
     ],
 )
 def test_numbers_stand_in_their_fields(values, numbers, written):
