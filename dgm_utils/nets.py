@@ -6,6 +6,8 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+__all__ = ["ResidualBlock", "conv_decoder", "conv_encoder", "mlp"]
+
 
 def mlp(*sizes: int, activation: Callable[[], nn.Module] = nn.ReLU) -> nn.Sequential:
     """Return linear layers ``sizes[0] -> ... -> sizes[-1]`` with ``activation()`` between, none at the end.
@@ -17,9 +19,7 @@ def mlp(*sizes: int, activation: Callable[[], nn.Module] = nn.ReLU) -> nn.Sequen
     """
     if len(sizes) < 2:
         raise ValueError(f"expected at least two sizes, input and output, got {sizes}")
-    layers = []
-    for inputs, outputs in pairwise(sizes):
-        layers += [nn.Linear(inputs, outputs), activation()]
+    layers = [layer for pair in pairwise(sizes) for layer in (nn.Linear(*pair), activation())]
     return nn.Sequential(*layers[:-1])
 
 
@@ -48,7 +48,6 @@ def conv_encoder(outputs: int, *, channels: int = 1, width: int = 32, size: int 
     Raises:
         ValueError: unless ``size`` is a multiple of 4.
     """
-    features = 2 * width * _quarter(size) ** 2
     return nn.Sequential(
         nn.Conv2d(channels, width, 4, stride=2, padding=1),
         nn.ReLU(),
@@ -56,7 +55,7 @@ def conv_encoder(outputs: int, *, channels: int = 1, width: int = 32, size: int 
         ResidualBlock(2 * width),
         nn.ReLU(),
         nn.Flatten(),
-        nn.Linear(features, outputs),
+        nn.Linear(2 * width * _quarter(size) ** 2, outputs),
     )
 
 

@@ -9,11 +9,15 @@ figure that holds it:
 >>> figure, (left, right) = subplots(1, 2)
 >>> _ = matrix(torch.eye(3), ax=left, title="identity")
 >>> figure = histogram(torch.zeros(10), ax=right)
+
+Values are tensors, on any device, of any precision, with or without a gradient, NumPy arrays, or lists.
+
+The colours of ``PALETTE`` are matplotlib's own "C0" to "C7", since `style` sets its cycle: blue "C0",
+vermilion "C1", green "C2", pink "C3", orange "C4", sky blue "C5", black "C6", yellow "C7".
 """
 
 import math
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -25,6 +29,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
 from torch import Tensor
+
+__all__ = [
+    "PALETTE", "curves", "density", "describe", "ellipse", "histogram", "images", "matrix", "scatter",
+    "style", "subplots", "warped_grid",
+]  # fmt: skip
 
 Array = Tensor | np.ndarray | Sequence
 
@@ -89,16 +98,18 @@ def _finish(ax: Axes, alt: str | None, default: str, properties: Mapping) -> Fig
     ax.set(**properties)
     figure, title = ax.get_figure(root=True), ax.get_title()
     alt = alt or (f"{title}: {default}" if title else default)
-    said = getattr(figure, "_alt", EMPTY)
-    return describe(figure, alt if said == EMPTY else f"{said}; {alt}")
+    before = getattr(figure, "_alt", EMPTY)
+    return describe(figure, alt if before == EMPTY else f"{before}; {alt}")
 
 
 def _array(values: Array) -> np.ndarray:
-    return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    """Return ``values`` for matplotlib, which knows neither devices nor gradients nor bfloat16."""
+    if isinstance(values, Tensor):
+        return (values.float() if values.dtype is torch.bfloat16 else values).numpy(force=True)
+    return np.asarray([_array(value) for value in values] if isinstance(values, list | tuple) else values)
 
 
-# -------------------------------------------------------------------------------------- images and training
-# curves
+# ----------------------------------------------------------------------------- images and training curves
 def images(
     batch: Array,
     *,
@@ -112,7 +123,8 @@ def images(
     """Draw images in a grid, row by row.
 
     ``batch`` is ``(N, H, W)`` or ``(N, C, H, W)``, one or three channels, uint8 in 0..255 or any other type
-    in [0, 1]. ``titles`` stand above the images, ``rows`` at the left of the rows.
+    in [0, 1], give or take 1e-4 of rounding. ``titles`` stand above the images, ``rows`` at the left of the
+    rows.
 
     Raises:
         ValueError: for another shape, or for values outside the range.
@@ -123,23 +135,23 @@ def images(
     if pixels.ndim != 4 or pixels.shape[1] not in (1, 3) or pixels.size == 0:
         raise ValueError(f"expected images (N, H, W) or (N, 1 or 3, H, W), got {shape}")
     pixels = pixels / 255 if pixels.dtype == np.uint8 else pixels.astype(float)
-    if not (pixels.min() >= 0 and pixels.max() <= 1):  # NaN fails as well
-        raise ValueError(f"expected uint8 or values in [0, 1], got {pixels.min():.4g} to {pixels.max():.4g}")
+    if not (pixels.min() >= -1e-4 and pixels.max() <= 1 + 1e-4):  # NaN fails as well
+        raise ValueError(f"expected uint8 or values in [0, 1], got {pixels.min():.7g} to {pixels.max():.7g}")
     n, channels, height, width = pixels.shape
     columns, gap = min(columns, n), math.ceil(height / 28)
     lines, inches = math.ceil(n / columns), min(10, 1.6 * columns)
-    above = (
-        math.ceil(0.25 * columns * (width + gap) / inches) if titles else 0
-    )  # a quarter of an inch of text
-    canvas = np.ones((lines * (height + gap + above) + gap, columns * (width + gap) + gap, channels))
+    across = width + gap  # from one image to the next, in pixels
+    above = math.ceil(0.25 * columns * across / inches) if titles else 0  # a quarter of an inch of text
+    down = height + gap + above
+    canvas = np.ones((lines * down + gap, columns * across + gap, channels))
     space = 0.5 if "title" in properties else 0
     ax = _axes(ax, inches, inches * canvas.shape[0] / canvas.shape[1] + space)
-    for k, (image, text) in enumerate(zip(pixels, titles or [""] * n, strict=True)):
-        y, x = k // columns * (height + gap + above) + above + gap, k % columns * (width + gap) + gap
-        canvas[y : y + height, x : x + width] = image.transpose(1, 2, 0)
+    for k, (image, text) in enumerate(zip(pixels.clip(0, 1), titles or [""] * n, strict=True)):
+        y, x = k // columns * down + above + gap, k % columns * across + gap
+        canvas[y : y + height, x : x + width] = image.transpose(1, 2, 0)  # (C, H, W) to (H, W, C)
         ax.text(x + width / 2, y - gap, text, ha="center", va="bottom", fontsize=12)
     ax.imshow(canvas.squeeze(2) if channels == 1 else canvas, cmap="gray", vmin=0, vmax=1)
-    centres = [(line + 0.5) * (height + gap + above) + above / 2 for line in range(len(rows))]
+    centres = [(line + 0.5) * down + above / 2 for line in range(len(rows))]
     ax.set(xticks=[], yticks=centres, yticklabels=rows)
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
@@ -148,11 +160,7 @@ def images(
 
 
 def curves(
-    history: Mapping[str, Sequence[tuple[float, float]]],
-    *names: str,
-    ax: Axes | None = None,
-    alt: str | None = None,
-    **properties: Any,
+    history: Mapping, *names: str, ax: Axes | None = None, alt: str | None = None, **properties: Any
 ) -> Figure:
     """Draw training curves from what ``train.fit`` returned: ``name -> list of (epoch, value)``.
 
@@ -167,59 +175,23 @@ def curves(
     if missing := [name for name in names if name not in history]:
         raise KeyError(f"no {missing} in this history, it has {list(history)}")
     terms = list(dict.fromkeys(name.rpartition("/")[2] for name in names))
-    ax, said = _axes(ax), []
+    ax, seen = _axes(ax), []
     for name in names:
         k = terms.index(name.rpartition("/")[2])
-        color, marker = PALETTE[k % 8], MARKERS[k % 8] if name.startswith("valid/") else ""
-        epoch, value = np.array(history[name], dtype=float).T
+        color, marker = f"C{k}", MARKERS[k % 8] if name.startswith("valid/") else ""
+        epoch, value = _array(history[name]).astype(float).T
         window = max(1, len(value) // 50)
         if window > 1:
             ax.plot(epoch, value, color=color, alpha=0.25, lw=1)
         mean = np.convolve(value, np.full(window, 1 / window), mode="valid")
         line = "--" if marker else "-"
         ax.plot(epoch[window - 1 :], mean, line, marker=marker, color=color, label=name)
-        said.append(f"{name} goes from {value[0]:.4g} to {value[-1]:.4g}")
+        seen.append(f"{name} goes from {value[0]:.4g} to {value[-1]:.4g}")
     ax.legend()
-    return _finish(ax, alt, ", ".join(said), {"xlabel": "epoch"} | properties)
+    return _finish(ax, alt, ", ".join(seen), {"xlabel": "epoch"} | properties)
 
 
-class live:  # noqa: N801 -- used as a function: fit(..., on_epoch=plot.live("train/loss"))
-    """Draw training curves while ``train.fit`` runs: ``fit(..., on_epoch=plot.live("train/loss"))``.
-
-    One display is updated, and the last figure stays behind. Drawing takes a tenth of the time at most. Takes
-    the names and the options of `curves`. Silent outside of a notebook.
-    """
-
-    def __init__(self, *names: str, **options: Any):
-        self.names, self.options, self.display, self.due = names, options, None, 0.0
-
-    def __call__(self, epoch: int, history: Mapping) -> None:
-        """Draw the history, if the last drawing was long enough ago."""
-        self.shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
-        if not hasattr(self.shell, "kernel"):
-            return
-        self.history = history
-        if self.display is None:
-            self.display = sys.modules["IPython"].display.DisplayHandle()
-            self.shell.events.register("post_run_cell", self._leave)
-            self._show(self.display.display)
-        elif time.monotonic() >= self.due:
-            self._show(self.display.update)
-
-    def _show(self, show: Callable[[Figure], None]) -> None:
-        started = time.monotonic()
-        show(curves(self.history, *self.names, **self.options))
-        self.due = time.monotonic() + 10 * (time.monotonic() - started)
-
-    def _leave(self, _result: Any) -> None:
-        """Show the whole history when the cell has run, whether or not it failed, and start afresh."""
-        self.shell.events.unregister("post_run_cell", self._leave)
-        self._show(self.display.update)
-        self.display = None
-
-
-# ------------------------------------------------------------------------------- densities, points and
-# matrices
+# -------------------------------------------------------------------------- densities, points and matrices
 def density(
     log_prob: Callable[[Tensor], Tensor],
     limits: tuple[float, float] = (-4, 4),
@@ -237,11 +209,10 @@ def density(
     line = torch.linspace(*limits, 200, device=device)
     points = torch.cartesian_prod(line, line).flip(1)  # x_1 runs fastest: a row of the picture
     with torch.no_grad():
-        values = log_prob(points)
-    if values.shape != points.shape[:1]:
-        raise ValueError(f"expected log_prob of shape {tuple(points.shape[:1])}, got {tuple(values.shape)}")
+        p = _array(log_prob(points).exp())
+    if p.shape != (len(points),):
+        raise ValueError(f"expected log_prob of shape {(len(points),)}, got {p.shape}")
     ax = _axes(ax, 5.5, 4.5)
-    p = _array(values.exp())
     picture = ax.imshow(p.reshape(200, 200), origin="lower", extent=(*limits, *limits))
     ax.get_figure().colorbar(picture, ax=ax, shrink=0.8)
     x, y = points[p.argmax()].tolist()
@@ -256,22 +227,18 @@ def scatter(
     Raises:
         ValueError: for another shape.
     """
-    ax, said = _axes(ax, 6.5 if labels else 5, 4.5), []
+    ax, seen = _axes(ax, 6.5 if labels else 5, 4.5), []
     for k, points in enumerate(map(_array, samples)):
         if points.ndim != 2 or points.shape[1] != 2:
             raise ValueError(f"expected points (n, 2), got {points.shape}")
         # With more sets than colours the markers differ when the colours start again.
-        color, marker, size = PALETTE[k % 8], MARKERS[(k + k // 8) % 8], np.clip(4000 / len(points), 4, 30)
-        ax.scatter(
-            *points.T, s=size, c=color, marker=marker, alpha=0.6, lw=0, label=labels[k] if labels else ""
-        )
-        name = f" of {labels[k]}" if labels else ""
-        said.append(
-            f"{len(points)} points{name} around ({points[:, 0].mean():.2g}, {points[:, 1].mean():.2g})"
-        )
+        marker, size = MARKERS[(k + k // 8) % 8], np.clip(4000 / len(points), 4, 30)
+        name, (x, y) = labels[k] if labels else "", points.mean(0, dtype=float)
+        ax.scatter(*points.T, s=size, color=f"C{k}", marker=marker, alpha=0.6, lw=0, label=name)
+        seen.append(f"{len(points)} points{f' of {name}' if labels else ''} around ({x:.2g}, {y:.2g})")
     if labels:
         ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), markerscale=2)
-    return _finish(ax, alt, ", ".join(said), PLANE | {"aspect": "equal"} | properties)
+    return _finish(ax, alt, ", ".join(seen), PLANE | {"aspect": "equal"} | properties)
 
 
 def ellipse(ax: Axes, mean: Array, covariance: Array, radius: float = 1.0, **style: Any) -> Ellipse:
@@ -279,45 +246,58 @@ def ellipse(ax: Axes, mean: Array, covariance: Array, radius: float = 1.0, **sty
 
     ``mean`` is ``(2,)``, ``covariance`` ``(2, 2)``, or ``(2,)`` for variances alone. ``style`` is whatever
     matplotlib's patches take: color, linestyle, label; ``fill=True`` fills.
+
+    Raises:
+        ValueError: for another shape.
     """
-    covariance = _array(covariance).astype(float)
+    mean, covariance = _array(mean), _array(covariance).astype(float)
+    if mean.shape != (2,) or covariance.shape not in ((2,), (2, 2)):
+        shapes = f"{mean.shape} and {covariance.shape}"
+        raise ValueError(f"expected a mean (2,) and a covariance (2, 2) or (2,), got {shapes}")
     variances, axes = np.linalg.eigh(covariance if covariance.ndim == 2 else np.diag(covariance))
-    angle = math.degrees(math.atan2(*axes[::-1, 1]))
-    width, height = 2 * radius * np.sqrt(variances[::-1])
-    patch = Ellipse(_array(mean), width, height, angle=angle, **{"fill": False, "linewidth": 2} | style)
-    ax.add_patch(patch)
+    angle = math.degrees(math.atan2(axes[1, 0], axes[0, 0]))  # of the first axis, along which the width runs
+    width, height = 2 * radius * np.sqrt(variances.clip(0))  # a flat one may round to -1e-17
+    patch = ax.add_patch(Ellipse(mean, width, height, angle=angle, **{"fill": False, "linewidth": 2} | style))
     ax.autoscale_view()
     return patch
 
 
 def warped_grid(
-    ax: Axes, transform: Callable[[Tensor], Tensor], *, reach: float = 2.5, lines: int = 11, **style: Any
+    ax: Axes,
+    transform: Callable[[Tensor], Tensor],
+    *,
+    reach: float = 2.5,
+    lines: int = 11,
+    device: torch.device | str = "cpu",
+    **style: Any,
 ) -> None:
-    """Draw where ``transform``, ``(n, 2) -> (n, 2)``, carries a square grid from -reach to reach.
+    """Draw where ``transform``, ``(n, 2)`` to ``(n, 2)``, carries a square grid from -reach to reach.
 
     ``lines`` run in each direction; ``style`` is whatever matplotlib's ``plot`` takes.
+
+    Raises:
+        ValueError: if ``transform`` returns another shape.
     """
-    along = torch.linspace(-reach, reach, 200)
-    for tick in torch.linspace(-reach, reach, lines):
-        line = torch.stack([along, tick.expand(200)], 1)
-        for points in (line, line.flip(1)):
-            with torch.no_grad():
-                ax.plot(*_array(transform(points)).T, **{"color": PALETTE[0], "linewidth": 0.8} | style)
+    along, ticks = torch.linspace(-reach, reach, 200), torch.linspace(-reach, reach, lines)
+    upright = torch.cartesian_prod(ticks, along)  # (lines * 200, 2): the lines one after another
+    grid = torch.cat([upright, upright.flip(1)]).to(device)
+    with torch.no_grad():
+        warped = transform(grid)
+    if getattr(warped, "shape", None) != grid.shape:
+        got = getattr(warped, "shape", type(warped).__name__)  # a layer of a flow returns (z, log_det)
+        raise ValueError(f"expected a transform to shape {tuple(grid.shape)}, got {got}")
+    # NaN ends each line, so that all are one artist, with one label: (2 lines, 200, 2) to (2 lines, 201, 2).
+    points = np.pad(_array(warped).reshape(-1, 200, 2), ((0, 0), (0, 1), (0, 0)), constant_values=np.nan)
+    ax.plot(*points.reshape(-1, 2).T, **{"color": "C0", "linewidth": 0.8} | style)
 
 
 def matrix(
-    values: Array,
-    *,
-    numbers: str | None = None,
-    ax: Axes | None = None,
-    alt: str | None = None,
-    **properties: Any,
+    values: Array, *, numbers: str = "", ax: Axes | None = None, alt: str | None = None, **properties: Any
 ) -> Figure:
     """Draw a matrix, row 0 at the top: a mask, a Jacobian (output by input), a table of probabilities.
 
-    ``numbers`` writes every value into its field, in the given format: ``numbers=".2f"``.
-
-    With negative values the colours are symmetric about zero, blue below and red above.
+    With negative values the colours are symmetric about zero, blue below and red above. ``numbers`` writes
+    every value into its field, in the given format: ".2f", or "d" for integers.
 
     Raises:
         ValueError: unless ``values`` has two axes.
@@ -333,28 +313,15 @@ def matrix(
     ax.get_figure().colorbar(picture, ax=ax, shrink=0.8)
     for axis in (ax.xaxis, ax.yaxis):
         axis.get_major_locator().set_params(integer=True)
-    if numbers is not None:
-        shade = picture.cmap(picture.norm(array))[..., :3] @ (0.3, 0.59, 0.11)  # luminance
-        for (i, j), value in np.ndenumerate(array):
-            ax.text(
-                j, i, format(value, numbers), ha="center", va="center", color="wk"[int(shade[i, j] > 0.5)]
-            )
+    if numbers:
+        bright = picture.to_rgba(array)[..., :3] @ (0.3, 0.59, 0.11) > 0.5  # weights of red, green, blue
+        size = min(14, 100 / max(rows, columns))
+        for (i, j), value in np.ndenumerate(_array(values)):  # integers are written as such
+            color = "black" if bright[i, j] else "white"
+            ax.text(j, i, format(value, numbers), ha="center", va="center", fontsize=size, color=color)
     default = f"{rows} by {columns} matrix, {np.count_nonzero(array)} of {array.size} entries not zero, "
     default += f"values {array.min():.3g} to {array.max():.3g}"
     return _finish(ax, alt, default, {"xlabel": "input", "ylabel": "output"} | properties)
-
-
-def bars(
-    probabilities: Mapping[str, Array], *, ax: Axes | None = None, alt: str | None = None, **properties: Any
-) -> Figure:
-    """Draw distributions over 0..K-1 beside each other: ``{"data": (K,), "model": (K,)}``, probabilities."""
-    ax, said, width = _axes(ax), [], 0.8 / len(probabilities)
-    for k, (name, p) in enumerate(probabilities.items()):
-        p = _array(p)
-        ax.bar(np.arange(len(p)) + (k + 0.5) * width - 0.4, p, width, color=PALETTE[k % 8], label=name)
-        said.append(f"{name} has its largest probability {p.max():.3g} at {p.argmax()}")
-    ax.legend()
-    return _finish(ax, alt, ", ".join(said), {"xlabel": "$x$", "ylabel": "probability"} | properties)
 
 
 def histogram(
@@ -368,11 +335,11 @@ def histogram(
 ) -> Figure:
     """Draw ``samples`` of one dimension as a density, and exp(log_prob), ``(B,)`` to ``(B,)``, over them."""
     values, ax = _array(samples).ravel(), _axes(ax)
-    ax.hist(values, bins=bins, density=True, color=PALETTE[0], alpha=0.5, label="samples")
+    ax.hist(values, bins=bins, density=True, color="C0", alpha=0.5, label="samples")
     if log_prob is not None:
-        x = torch.linspace(values.min(), values.max(), 400)
+        x = torch.linspace(values.min(), values.max(), 400, device=getattr(samples, "device", None))
         with torch.no_grad():
-            ax.plot(x, _array(log_prob(x).exp()), color=PALETTE[1], label="density")
+            ax.plot(_array(x), _array(log_prob(x).exp()), color="C1", label="density")
         ax.legend()
     default = f"{values.size} samples with mean {values.mean():.3g}, standard deviation {values.std():.3g}"
     return _finish(ax, alt, default, {"xlabel": "$x$", "ylabel": "density"} | properties)

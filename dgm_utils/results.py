@@ -8,23 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
-# The entries of a row in the order they are shown; what else a row holds comes after them.
-SHOWN = (
-    "model",
-    "data",
-    "metric",
-    "ours",
-    "published",
-    "source",
-    "target",
-    "parameters",
-    "seconds",
-    "device",
-)
+__all__ = ["Table", "cells", "row", "table"]
+
+# The columns in the order they are shown; what else a row holds comes after them.
+SHOWN = ["model", "data", "metric", "ours", "published", "source", "target", "parameters", "seconds"]
 FOLDED = {"unit", "value", "std", "n_seeds", "higher_is_better", "reached", "profile", "torch"}
 
 
@@ -33,13 +23,13 @@ class Table:
 
     def __init__(self, rows: list[dict[str, Any]]) -> None:
         self.rows = rows
-        cells = [_cells(row) for row in rows]
-        names = dict.fromkeys([*SHOWN, *(name for row in cells for name in row)])
+        lines = [_line(row) for row in rows]
+        names = dict.fromkeys([*SHOWN, *(name for line in lines for name in line)])
         machines = {f"{row['profile']} profile on {row['device']}, torch {row['torch']}" for row in rows}
         self._caption = "; ".join(sorted(machines))
         alike = {"device"} if len(machines) == 1 else set()  # the caption says it for all rows
-        names = [name for name in names if name not in alike and any(row.get(name) for row in cells)]
-        self._lines = [names, *([row.get(name, "") for name in names] for row in cells)]
+        names = [name for name in names if name not in alike and any(line.get(name) for line in lines)]
+        self._lines = [names, *([line.get(name, "") for name in names] for line in lines)]
 
     def _repr_html_(self) -> str:
         head, *body = ["".join(f"<td>{html.escape(cell)}</td>" for cell in line) for line in self._lines]
@@ -60,15 +50,14 @@ def row(
 
     Args:
         model: name of the model.
-        value: what it reached.
+        value: what it reached, a number or a tensor of no axes.
         task: what was measured on which data, and the unit: ``("test NLL, dynamic MNIST", "nats")``.
         network: whose parameters are counted.
         more: further entries of `table`, as ``seconds``, ``std``, ``target``, ``published`` and ``source``.
     """
-    described = {"model": model, "metric": task[0], "unit": task[1], "value": value, **more}
-    if network is None:
-        return described
-    return described | {"parameters": sum(parameter.numel() for parameter in network.parameters())}
+    metric, unit = task
+    size = {} if network is None else {"parameters": sum(p.numel() for p in network.parameters())}
+    return {"model": model, "metric": metric, "unit": unit, "value": value} | size | more
 
 
 def table(rows: Sequence[Mapping[str, Any]], *, notebook: str, profile: str) -> Table:
@@ -85,7 +74,7 @@ def table(rows: Sequence[Mapping[str, Any]], *, notebook: str, profile: str) -> 
         ValueError: a row lacks a required entry, or its value is not a number.
     """
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-    rows = [{"device": device, **{name: _plain(entry) for name, entry in row.items()}} for row in rows]
+    rows = [{"device": device} | {name: _plain(entry) for name, entry in row.items()} for row in rows]
     for number, row in enumerate(rows):
         if missing := {"model", "metric", "unit", "value"} - set(row):
             raise ValueError(f"row {number} of the results lacks {sorted(missing)}, it has {sorted(row)}")
@@ -105,20 +94,29 @@ def table(rows: Sequence[Mapping[str, Any]], *, notebook: str, profile: str) -> 
 
 
 def _plain(entry: Any) -> Any:
-    """Turn a tensor or a NumPy number into a number of Python's."""
-    return entry.item() if isinstance(entry, torch.Tensor | np.generic) and entry.ndim == 0 else entry
+    """Turn a number of torch's or NumPy's, which has no axes, into one of Python's."""
+    return entry.item() if getattr(entry, "ndim", None) == 0 else entry
 
 
-def _cells(row: Mapping[str, Any]) -> dict[str, str]:
-    """Write a row as strings, by column; a missed target says so."""
-    cells = {name: f"{entry}" for name, entry in row.items() if name not in FOLDED and entry is not None}
-    spread = "" if row.get("std") is None else f" ± {row['std']:.2g}"
-    seeds = f" ({row['n_seeds']} seeds)" if row.get("n_seeds") else ""
-    cells["ours"] = f"{row['value']:.4g}{spread} {row['unit']}{seeds}"
+def cells(row: Mapping[str, Any]) -> dict[str, str]:
+    """Write the entries of a stored row as strings, by name, for this table and the page of the course.
+
+    Numbers have four digits. ``ours`` is the value with its standard deviation, ``target`` has its sign. An
+    entry that is None is left out.
+    """
+    forms = {int: ",", float: ".4g"}
+    present = {name: entry for name, entry in row.items() if entry is not None}
+    written = {name: format(entry, forms.get(type(entry), "")) for name, entry in present.items()}
+    written["ours"] = written["value"] + (f" ± {row['std']:.1g}" if "std" in written else "")
+    if "target" in written:
+        written["target"] = f"{'≥' if row.get('higher_is_better') else '≤'} {written['target']}"
+    return written
+
+
+def _line(row: Mapping[str, Any]) -> dict[str, str]:
+    """Write a row of `Table`, by column; a missed target says so."""
+    line = cells(row)
+    line["ours"] += f" {row['unit']}" + (f" ({row['n_seeds']} seeds)" if row.get("n_seeds") else "")
     if row["reached"] is not None:
-        sign = "≥" if row.get("higher_is_better") else "≤"
-        cells["target"] = f"{sign} {row['target']:g}: {'reached' if row['reached'] else 'MISSED'}"
-    for name, form in (("parameters", ","), ("seconds", ".1f")):
-        if row.get(name) is not None:
-            cells[name] = format(row[name], form)
-    return cells
+        line["target"] += ": reached" if row["reached"] else ": MISSED"
+    return {name: cell for name, cell in line.items() if name not in FOLDED}

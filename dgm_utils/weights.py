@@ -15,9 +15,10 @@ FOLDER = Path(__file__).parent / "weights"
 
 
 def load(model: nn.Module, name: str) -> nn.Module:
-    """Fill ``model`` with the weights ``name``, "seminar2-pixelcnn" say, and return it; its device stays.
+    """Fill ``model`` with the weights ``name``, "seminar2-pixelcnn" say, and return it.
 
-    Weights are stored in half precision where that changes no digit that is shown, and converted.
+    Its device and precision stay: weights are stored in half precision where that changes no digit that is
+    shown. A model that is refused is unchanged.
 
     Raises:
         FileNotFoundError: for an unknown name, with those that there are.
@@ -28,7 +29,13 @@ def load(model: nn.Module, name: str) -> nn.Module:
         there = sorted(file.stem for file in FOLDER.glob("*.safetensors"))
         raise FileNotFoundError(f"no weights {name!r} in the package: expected one of {there}")
     try:
-        model.load_state_dict(load_file(path))
-    except (SafetensorError, RuntimeError) as error:
-        raise RuntimeError(f"the weights {name!r} do not fit {type(model).__name__}: {error}") from error
+        stored = load_file(path)
+    except SafetensorError as error:
+        raise RuntimeError(f"{path} is damaged ({error}): install the package again") from error
+    # Compared before anything is copied: load_state_dict copies what fits, and raises afterwards.
+    ours, theirs = ({(key, tuple(x.shape)) for key, x in d.items()} for d in (model.state_dict(), stored))
+    if ours != theirs:
+        differ = f"the model has {sorted(ours - theirs)[:3]}, the file {sorted(theirs - ours)[:3]}"
+        raise RuntimeError(f"the weights {name!r} do not fit {type(model).__name__}: first, {differ}")
+    model.load_state_dict(stored)
     return model

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from dgm_utils import results
 
@@ -39,10 +40,10 @@ def test_targets(value, target, higher, reached):
 
 
 def test_the_table_shows_what_the_rows_hold():
-    extras = {"std": 0.25, "n_seeds": 3, "published": 88.04, "source": "Germain <2015>", "seconds": 12.34}
+    extras = {"std": 0.04, "n_seeds": 3, "published": 88.04, "source": "Germain <2015>", "seconds": 12.34}
     shown = table({**ROW, **extras, "parameters": 1_234_567, "data": "MNIST", "note": "alone"}, ROW)
     for text in (repr(shown), shown._repr_html_()):
-        for part in ("88.5 ± 0.25 nats (3 seeds)", "88.04", "12.3", "1,234,567", "MADE", "MNIST", "alone"):
+        for part in ("88.5 ± 0.04 nats (3 seeds)", "88.04", "12.34", "1,234,567", "MADE", "MNIST", "alone"):
             assert part in text
         assert "target" not in text  # no row has one
     assert "Germain &lt;2015&gt;" in shown._repr_html_() and "<2015>" not in shown._repr_html_()
@@ -51,21 +52,44 @@ def test_the_table_shows_what_the_rows_hold():
     assert caption.startswith("quick profile on ") and caption in shown._repr_html_()
 
 
+def test_a_value_that_is_not_a_number_is_shown_and_misses_its_target():
+    shown = table({**ROW, "value": math.nan, "target": 89.0}).rows
+    assert "nan nats  ≤ 89: MISSED" in repr(results.Table(shown))
+
+
+def test_a_row_states_the_task_and_counts_parameters():
+    network, task = nn.Linear(3, 2), ("log-likelihood", "nats")
+    network.bias.requires_grad_(False)  # what is frozen is a parameter too
+    assert results.row("MADE", 88.5, task) == ROW
+    described = results.row("MADE", 88.5, task, network, seconds=2.5)
+    assert described == ROW | {"parameters": 8, "seconds": 2.5}
+
+
+NUMBERS = [
+    torch.tensor(88.25, requires_grad=True), torch.tensor(88.25, dtype=torch.bfloat16, requires_grad=True),
+    torch.tensor(88.25).double(), np.float32(88.25), np.array(88.25),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("number", NUMBERS, ids=repr)
+def test_numbers_of_all_kinds_become_python_s_own(number):
+    (row,) = table({**ROW, "value": number, "std": number, "target": number}).rows
+    assert [type(row[name]) for name in ("value", "std", "target")] == [float] * 3
+    assert row["value"] == pytest.approx(88.25, abs=0.25) and row["reached"]
+
+
 def test_rows_are_stored_only_where_asked(tmp_path, monkeypatch):
     monkeypatch.delenv("DGM_RESULTS", raising=False)
     monkeypatch.chdir(tmp_path)
     table(ROW)
     assert not list(tmp_path.iterdir())
     monkeypatch.setenv("DGM_RESULTS", str(tmp_path / "new" / "results"))
-    shown = table({**ROW, "value": torch.tensor(88.25), "std": np.float32(0.5), "target": 80})
+    shown = table({**ROW, "target": 80})
     path = tmp_path / "new" / "results" / "seminar1.quick.json"
     assert json.loads(path.read_text(encoding="utf-8")) == shown.rows
-    assert shown.rows[0]["value"] == 88.25 and shown.rows[0]["std"] == 0.5
-    table(ROW)
-    assert [row["value"] for row in json.loads(path.read_text())] == [88.5]
-    assert [file.name for file in path.parent.iterdir()] == [
-        "seminar1.quick.json"
-    ]  # nothing temporary is left
+    table({**ROW, "value": 87.5})
+    assert [row["value"] for row in json.loads(path.read_text())] == [87.5]
+    assert list(path.parent.iterdir()) == [path]  # nothing temporary is left
     assert path.stat().st_mode & 0o044  # readable by others, as any file that a notebook writes
 
 

@@ -12,6 +12,8 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from dgm_utils.results import cells
+
 # A fresh value may differ from the committed one by the largest of these: another processor rounds otherwise,
 # and training amplifies it. A likelihood that moves by 5 % is another model, not another rounding.
 RELATIVE_BAND = 0.05
@@ -95,41 +97,21 @@ def markdown_table(paths: Iterable[Path]) -> str:
     for path in paths:
         notebook, _, profile = path.stem.rpartition(".")
         for row in read_rows(path):
-            metric = f"{row['metric']}, {row['unit']}" if row.get("unit") else row["metric"]
-            sign = "≥ " if row.get("higher_is_better") else "≤ "
-            target = sign * (row.get("target") is not None) + _number(row.get("target"))
-            target += " (missed)" * (row.get("reached") is False)
-            lines.append(
-                _line(
-                    [
-                        notebook,
-                        row["model"],
-                        metric,
-                        _number(row["value"], row.get("std")),
-                        target,
-                        _cited(row),
-                        profile,
-                        row.get("device") or "",
-                        _number(row.get("seconds")),
-                    ]
-                )
-            )
+            cell = dict.fromkeys(["target", "device", "seconds"], "") | cells(row)
+            metric = f"{cell['metric']}, {row['unit']}" if row.get("unit") else cell["metric"]
+            target = cell["target"] + " (missed)" * (row.get("reached") is False)
+            line = [notebook, cell["model"], metric, cell["ours"], target, _cited(cell), profile]
+            lines.append(_line([*line, cell["device"], cell["seconds"]]))
     return "\n".join(lines)
 
 
-def _line(cells: list[str]) -> str:
-    return "| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+def _line(entries: list[str]) -> str:
+    return "| " + " | ".join(entry.replace("|", "\\|").replace("\n", " ") for entry in entries) + " |"
 
 
-def _number(value: float | None, deviation: float | None = None) -> str:
-    if value is None:
-        return ""
-    return f"{value:.4g} ± {deviation:.1g}" if deviation else f"{value:.4g}"
-
-
-def _cited(row: dict) -> str:
+def _cited(cell: dict[str, str]) -> str:
     """Return the published figure, linked to its source where that is an address."""
-    published, source = _number(row.get("published")), row.get("source") or ""
+    published, source = cell.get("published", ""), cell.get("source", "")
     if source.startswith("http"):
         return f"[{published or 'source'}]({source})"
     return f"{published} ({source})" if source else published
