@@ -116,8 +116,8 @@ def _torchvision(name: str) -> list[Images]:
     except Exception as error:  # a damaged file raises anything: of gzip, tarfile, pickle, NumPy, torch
         raise RuntimeError(
             f"{name} is not whole in {root} and could not be downloaded to it: {error}. Connect to a network "
-            f"and try again; if that does not help, delete {root / folder}. DGM_DATA names another place. 'mnist' "
-            "and all that this module draws itself need no network"
+            f"and try again; if that does not help, delete {root / folder}. DGM_DATA names another place. "
+            "'mnist' and all that this module draws itself need no network"
         ) from error
 
 
@@ -237,7 +237,9 @@ def dequantize(images: Tensor, *, seed: int | None = None) -> Tensor:
 
 def _require_uint8(images: Tensor) -> None:
     if images.dtype != torch.uint8:
-        raise TypeError(f"expected uint8 images with values in 0..255, got {images.dtype}: no scaling before")
+        raise TypeError(
+            f"expected uint8 images, 0..255, got {images.dtype}: take them before they are scaled"
+        )
 
 
 # ------------------------------------------------------------------------------- distributions that are known
