@@ -92,7 +92,7 @@ def test_known_scores(factors):
     # Codes that say nothing, constant or not, and scales of codes change nothing.
     noisy = factors + 0.2 * torch.randn(factors.shape)
     n = len(factors)
-    for silent in (torch.full((n, 1), 0.1), torch.randn(n, 1), 1e-9 * torch.randn(n, 1)):
+    for silent in (torch.full((n, 1), 0.1, dtype=torch.float64), torch.randn(n, 1), 1e-9 * torch.randn(n, 1)):
         codes = torch.cat([noisy * torch.tensor([1.0, 30.0, 0.1]), silent], 1)
         assert factor_vae_score(codes, factors) > 0.98
         assert dci(codes, factors).disentanglement > 0.9
