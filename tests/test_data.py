@@ -1,10 +1,9 @@
-import copy
 import gzip
 import hashlib
-import http.server
 import math
-import threading
+import types
 import urllib.error
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +18,7 @@ import dgm_utils
 from dgm_utils import data
 
 
-# ------------------------------------------------------------------------------------------------------
-# images
+# ---------------------------------------------------------------------------------------------------- images
 @pytest.fixture(scope="module")
 def mnist():
     return data.load_images("mnist")
@@ -28,16 +26,13 @@ def mnist():
 
 def test_mnist_is_the_original_in_the_original_order(mnist):
     directory = Path(dgm_utils.__file__).parent / "mnist"
-    for part, images in (
-        ("train", torch.cat([mnist.train.images, mnist.valid.images])),
-        ("t10k", mnist.test[0]),
-    ):
+    train = data.Images(*(torch.cat(both) for both in zip(mnist.train, mnist.valid, strict=True)))
+    for part, (images, labels) in (("train", train), ("t10k", mnist.test)):
         raw = gzip.decompress((directory / f"{part}-images-idx3-ubyte.gz").read_bytes())
         expected = np.frombuffer(raw, np.uint8, offset=16).reshape(-1, 1, 28, 28)
         assert images.dtype == torch.uint8
         assert np.array_equal(images.numpy(), expected)
         raw = gzip.decompress((directory / f"{part}-labels-idx1-ubyte.gz").read_bytes())
-        labels = torch.cat([mnist.train.labels, mnist.valid.labels]) if part == "train" else mnist.test.labels
         assert labels.dtype == torch.int64
         assert np.array_equal(labels.numpy(), np.frombuffer(raw, np.uint8, offset=8))
     assert [len(part.images) for part in mnist] == [50_000, 10_000, 10_000]
@@ -68,115 +63,144 @@ def test_a_damaged_file_is_named(tmp_path, damage):
     path = tmp_path / "labels.gz"
     whole = gzip.compress(bytes([0, 0, 8, 1, 0, 0, 0, 3, 7, 8, 9]))
     path.write_bytes(whole)
-    assert data._read_idx(path, (3,)).tolist() == [7, 8, 9]
-    with pytest.raises(RuntimeError, match=r"labels.gz is damaged.*00000801.*4 values"):
-        data._read_idx(path, (4,))
+    assert data._read_idx(path, 8, (3,)).tolist() == [7, 8, 9]
+    with pytest.raises(RuntimeError, match=r"labels.gz is missing or damaged.*install the package again"):
+        data._read_idx(path, 8, (4,))
     path.write_bytes(damage(whole))
-    with pytest.raises(RuntimeError, match=r"labels.gz is .*damaged"):
-        data._read_idx(path, (3,))
-
-
-class Server(http.server.BaseHTTPRequestHandler):
-    """Serve ``files``; break off in the middle of the first answer for each name in ``broken``."""
-
-    files, broken, ranges = {}, set(), []
-
-    def do_GET(self):
-        folder, _, name = self.path[1:].partition("/")
-        if folder == "missing" or name not in self.files:
-            return self.send_error(404)
-        start = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-"))
-        body = b"wrong" if folder == "wrong" else self.files[name][start:]
-        self.ranges.append((folder, name, start))
-        self.send_response(200 if folder == "wrong" or start == 0 else 206)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if name in self.broken:
-            self.broken.remove(name)
-            body = body[: len(body) // 2]
-        self.wfile.write(body)
-
-    def log_message(self, *_):
-        pass
+    with pytest.raises(RuntimeError, match=r"labels.gz is missing or damaged"):
+        data._read_idx(path, 8, (3,))
 
 
 @pytest.fixture
-def server(tmp_path, monkeypatch):
-    """Put a small Fashion-MNIST (2 by 2 pixels) on a local server, in place of the real one."""
-    rng = np.random.default_rng(0)
-    images = {
-        part: rng.integers(256, size=(n, 2, 2), dtype=np.uint8)
-        for part, n in (("train", 10_020), ("t10k", 7))
-    }
-    files = {}
-    for part, pixels in images.items():
-        n = len(pixels).to_bytes(4, "big")
-        two = (2).to_bytes(4, "big")
-        files[f"{part}-images-idx3-ubyte.gz"] = gzip.compress(
-            b"\0\0\x08\x03" + n + two + two + pixels.tobytes()
-        )
-        labels = (pixels[:, 0, 0] % 10).astype(np.uint8)
-        files[f"{part}-labels-idx1-ubyte.gz"] = gzip.compress(b"\0\0\x08\x01" + n + labels.tobytes())
-    monkeypatch.setattr(Server, "files", files)
-    monkeypatch.setattr(Server, "broken", set())
-    monkeypatch.setattr(Server, "ranges", [])
+def no_network(tmp_path, monkeypatch):
+    """Look for data in an empty directory, without a network."""
+
+    def refuse(*_, **__):
+        raise urllib.error.URLError("no route")
+
+    monkeypatch.setattr(urllib.request, "urlopen", refuse)
     monkeypatch.setenv("DGM_DATA", str(tmp_path))
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    address = f"http://127.0.0.1:{server.server_port}/"
-    dataset = torchvision.datasets.FashionMNIST
-    monkeypatch.setattr(dataset, "resources", [(f, hashlib.md5(b).hexdigest()) for f, b in files.items()])
-    monkeypatch.setattr(dataset, "mirrors", [address + "missing/"])
-    monkeypatch.setitem(data._TORCHVISION, "fashion_mnist", ("FashionMNIST", address + "good/"))
-    yield images, address
-    server.shutdown()
 
 
-def assert_loaded(splits, images):
-    assert splits.train.images.shape == (20, 1, 2, 2)
-    assert np.array_equal(splits.valid.images[:, 0], images["train"][20:])
-    assert np.array_equal(splits.test.images[:, 0], images["t10k"])
-    assert np.array_equal(splits.test.labels, images["t10k"][:, 0, 0] % 10)
+@pytest.fixture(scope="module")
+def fashion_files():
+    """Files in the format of Fashion-MNIST: each image begins with its number, modulo 251."""
+    files = {}
+    for part, n in (("train", 60_000), ("t10k", 10_000)):
+        images = np.zeros((n, 784), np.uint8)
+        images[:, 0] = np.arange(n) % 251
+        sizes = b"".join(size.to_bytes(4, "big") for size in (n, 28, 28))
+        files[f"{part}-images-idx3-ubyte"] = b"\0\0\x08\x03" + sizes + images.tobytes()
+        labels = (np.arange(n) % 10).astype(np.uint8)
+        files[f"{part}-labels-idx1-ubyte"] = b"\0\0\x08\x01" + sizes[:4] + labels.tobytes()
+    return files, {name: gzip.compress(content, 1, mtime=0) for name, content in files.items()}
 
 
-def test_download_takes_the_next_mirror_and_is_not_repeated(server, monkeypatch):
-    assert_loaded(data.load_images("fashion_mnist"), server[0])
-    monkeypatch.setattr(data, "urlopen", None)  # would raise if called
-    assert_loaded(data.load_images("fashion_mnist"), server[0])
+@pytest.fixture
+def fashion(fashion_files, no_network, tmp_path, monkeypatch):
+    """Put the archives of such a Fashion-MNIST where torchvision keeps them, and its checksums in place."""
+    files, archives = fashion_files
+    raw = tmp_path / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True)
+    for name, content in archives.items():
+        (raw / f"{name}.gz").write_bytes(content)
+    md5 = {name: hashlib.md5(content).hexdigest() for name, content in files.items()}
+    monkeypatch.setattr(data, "_UNPACKED", md5)
+    resources = [(f"{name}.gz", hashlib.md5(content).hexdigest()) for name, content in archives.items()]
+    monkeypatch.setattr(torchvision.datasets.FashionMNIST, "resources", resources)
+    return raw
 
 
-def test_download_goes_on_where_it_broke_off(server, tmp_path):
-    Server.broken.add("train-images-idx3-ubyte.gz")
-    with pytest.raises(RuntimeError, match=r"good.*broke off \d+ bytes before the end"):
+def assert_loaded(splits):
+    assert [tuple(part.images.shape) for part in splits] == [(n, 1, 28, 28) for n in (50_000, 10_000, 10_000)]
+    for part, first in zip(splits, (0, 50_000, 0), strict=True):
+        number = torch.arange(first, first + len(part.images))
+        assert torch.equal(part.images[:, 0, 0, 0].long(), number % 251)
+        assert torch.equal(part.labels, number % 10)
+
+
+def test_fashion_mnist_is_unpacked_once(fashion):
+    assert_loaded(data.load_images("fashion_mnist"))
+    for archive in fashion.glob("*.gz"):
+        archive.unlink()
+    assert_loaded(data.load_images("fashion_mnist"))
+
+
+@pytest.mark.parametrize("damage", [
+    lambda content: content[:-100],
+    lambda content: content[:1000] + b"\1" + content[1001:],
+    lambda content: content[:4] + (59_000).to_bytes(4, "big") + content[8 : 16 + 59_000 * 784],
+], ids=["truncated", "another pixel", "59,000 images"])  # fmt: skip
+def test_a_damaged_file_is_unpacked_again(fashion, fashion_files, damage):
+    for name, content in fashion_files[0].items():
+        (fashion / name).write_bytes(content)
+    broken = fashion / "train-images-idx3-ubyte"
+    broken.write_bytes(damage(fashion_files[0][broken.name]))
+    assert_loaded(data.load_images("fashion_mnist"))
+
+
+def test_what_is_damaged_and_has_no_archive_is_not_believed(fashion, fashion_files):
+    for name, content in fashion_files[0].items():
+        (fashion / name).write_bytes(content)
+    broken = fashion / "t10k-labels-idx1-ubyte"
+    broken.write_bytes(fashion_files[0][broken.name][:8] + b"\7" * 10_000)  # all sevens
+    (fashion / f"{broken.name}.gz").write_bytes(b"")
+    with pytest.raises(RuntimeError, match=rf"(?s)fashion_mnist.*no route.*delete {fashion.parent}"):
         data.load_images("fashion_mnist")
-    assert_loaded(data.load_images("fashion_mnist"), server[0])
-    starts = [start for _, name, start in Server.ranges if name == "train-images-idx3-ubyte.gz"]
-    assert starts == [0, len(Server.files["train-images-idx3-ubyte.gz"]) // 2]
-    assert not list(tmp_path.rglob("*.part"))
 
 
-def test_download_refuses_a_wrong_file_and_takes_the_right_one(server, monkeypatch):
-    images, address = server
-    monkeypatch.setattr(torchvision.datasets.FashionMNIST, "mirrors", [address + "wrong/"])
-    assert_loaded(data.load_images("fashion_mnist"), images)
-    assert {folder for folder, *_ in Server.ranges} == {"wrong", "good"}
+def test_every_file_of_torchvisions_fashion_mnist_is_checked():
+    archives = [name for name, _ in torchvision.datasets.FashionMNIST.resources]
+    assert archives == [f"{name}.gz" for name in data._UNPACKED]
 
 
 @pytest.mark.parametrize("name", ["fashion_mnist", "cifar10"])
-def test_without_a_network_the_error_says_what_and_where(name, tmp_path, monkeypatch):
-    def no_network(*_, **__):
-        raise urllib.error.URLError("no route")
-
-    monkeypatch.setattr(data, "urlopen", no_network)
-    monkeypatch.setenv("DGM_DATA", str(tmp_path / "here"))
+def test_without_a_network_the_error_says_what_and_where(name, no_network, tmp_path):
     with pytest.raises(RuntimeError) as raised:
         data.load_images(name)
-    for part in (name, str(tmp_path / "here"), "no route", ".gz", "DGM_DATA", "'mnist'", "need no network"):
+    folder = tmp_path / {"fashion_mnist": "FashionMNIST", "cifar10": "cifar-10-batches-py"}[name]
+    for part in (name, "no route", f"delete {folder}", "DGM_DATA", "'mnist'", "need no network"):
         assert part in str(raised.value)
 
 
-# -----------------------------------------------------------------------------------------------------
-# batches
+def cifar(**parts):
+    """Return a class in place of torchvision's, which gives these images and labels for training."""
+
+    def dataset(root, *, train, download):
+        n = 50_000 if train else 10_000
+        images = np.zeros((n, 32, 32, 3), np.uint8)
+        images[:, 1, 2, 0] = np.arange(n) % 251  # row 1, column 2, red
+        found = {"data": images, "targets": (np.arange(n) % 10).tolist()}
+        return types.SimpleNamespace(**found | (parts if train else {}))
+
+    return dataset
+
+
+def test_cifar10_has_channels_first(no_network, monkeypatch):
+    monkeypatch.setattr(torchvision.datasets, "CIFAR10", cifar())
+    splits = data.load_images("cifar10")
+    assert [tuple(part.images.shape) for part in splits] == [(n, 3, 32, 32) for n in (40_000, 10_000, 10_000)]
+    assert torch.equal(splits.valid.images[:, 0, 1, 2].long(), torch.arange(40_000, 50_000) % 251)
+    assert splits.test.images.sum(dtype=torch.int64) == (np.arange(10_000) % 251).sum()
+    assert splits.train.labels[:12].tolist() == [*range(10), 0, 1]
+
+
+@pytest.mark.parametrize(("parts", "got"), [
+    ({"data": np.zeros((49_000, 32, 32, 3), np.uint8)}, r"got \(49000, 3, 32, 32\) of torch.uint8"),
+    ({"data": np.zeros((50_000, 1, 1, 3), np.uint8)}, r"got \(50000, 3, 1, 1\)"),
+    ({"data": np.zeros((50_000, 32, 32, 3), np.float32)}, "of torch.float32"),
+    ({"targets": [7] * 50_000}, r"\[0, 0, 0, 0, 0, 0, 0, 50000, 0, 0\]"),
+    ({"targets": (np.arange(49_990) % 10).tolist()}, r"\[4999, 4999"),
+    ({"targets": (np.arange(50_000) % 11).tolist()}, r"\[4546, .*4545\]"),
+    ({"targets": (np.arange(50_000) % 10 - 1).tolist()}, "non-negative"),
+])  # fmt: skip
+def test_what_torchvision_gives_is_checked(parts, got, no_network, monkeypatch):
+    monkeypatch.setattr(torchvision.datasets, "CIFAR10", cifar(**parts))
+    with pytest.raises(RuntimeError, match=rf"cifar10 .*{got}.*delete .*cifar-10-batches-py"):
+        data.load_images("cifar10")
+
+
+# --------------------------------------------------------------------------------------------------- batches
 X, Y = torch.arange(20).reshape(10, 2), torch.arange(10)
 
 
@@ -185,7 +209,7 @@ X, Y = torch.arange(20).reshape(10, 2), torch.arange(10)
 def test_batches_are_those_of_a_dataloader(batch_size, drop_last):
     loader = DataLoader(TensorDataset(X, Y), batch_size=batch_size, drop_last=drop_last)
     if len(loader) == 0:
-        with pytest.raises(ValueError, match="11 with drop_last leaves no batch of 10"):
+        with pytest.raises(ValueError, match="11, drop_last=True, leaves no batch of 10"):
             data.Batches(X, Y, batch_size=batch_size, drop_last=drop_last)
         return
     ours = data.Batches(X, Y, batch_size=batch_size, drop_last=drop_last, shuffle=False)
@@ -209,18 +233,6 @@ def test_every_epoch_is_a_new_order_of_all_examples_with_their_labels():
         assert torch.equal(y.sort().values, Y)
         assert torch.equal(x, X[y])
     assert len({tuple(y.tolist()) for _, y in epochs}) == 5
-
-
-def test_all_orders_are_equally_likely():
-    batches = data.Batches(torch.arange(3), batch_size=3, seed=1)
-    counts = np.zeros(9).reshape(3, 3)
-    orders = {}
-    for _ in range(3000):
-        order = tuple(next(iter(batches)).tolist())
-        orders[order] = orders.get(order, 0) + 1
-        counts[range(3), order] += 1
-    assert stats.chisquare(list(orders.values())).pvalue > 1e-6
-    assert len(orders) == 6
 
 
 def test_a_seed_makes_the_order_independent_of_the_global_state():
@@ -266,49 +278,11 @@ def test_a_batch_is_a_copy(shuffle):
     assert torch.equal(x, torch.zeros(6))
 
 
-@pytest.mark.parametrize("seed", [None, 5])
-@pytest.mark.parametrize("used", range(9))  # 4 batches an epoch: every position of two epochs, and the ends
-def test_iterating_goes_on_after_load_bit_for_bit(seed, used, tmp_path):
-    def consume(batches, epochs, log, stop=None):
-        for _ in range(epochs):
-            for x, y in batches:
-                log.append((x.tolist(), y.tolist()))
-                if len(log) == stop:
-                    return batches.state_dict(), torch.get_rng_state()
-        return batches.state_dict(), torch.get_rng_state()
-
-    def make():
-        return data.Batches(X, Y, batch_size=3, seed=seed, transform=lambda x: x + torch.rand(x.shape))
-
-    torch.manual_seed(0)
-    whole, head = [], []
-    consume(make(), 3, whole)
-    torch.manual_seed(0)
-    batches = make()
-    saved = (batches.state_dict(), torch.get_rng_state()) if used == 0 else consume(batches, 3, head, used)
-    torch.save(saved, tmp_path / "state.pt")
-    state, random = torch.load(tmp_path / "state.pt", weights_only=True)
-
-    torch.manual_seed(99)
-    again = make()
-    list(again)  # it may have been used before
-    again.load_state_dict(state)
-    torch.set_rng_state(random)
-    tail = []
-    # After the last batch of an epoch that epoch still has to end: its first pass then yields nothing.
-    passes = 3 if used == 0 else 3 - (used - 1) // 4
-    consume(again, passes, tail)
-    assert head + tail == whole
-
-
-def test_a_state_after_a_whole_pass_starts_a_new_epoch():
-    batches = data.Batches(Y, batch_size=3, seed=0)
+def test_the_state_of_the_generator_is_all_that_a_checkpoint_needs():
+    batches, again = (data.Batches(Y, batch_size=3, seed=seed) for seed in (5, 6))
     list(batches)
-    state = copy.deepcopy(batches.state_dict())
-    second = [batch.tolist() for batch in batches]
-    other = data.Batches(Y, batch_size=3, seed=0)
-    other.load_state_dict(state)
-    assert [batch.tolist() for batch in other] == second
+    again.generator.set_state(batches.generator.get_state())
+    assert [batch.tolist() for batch in again] == [batch.tolist() for batch in batches]
 
 
 def test_a_new_iterator_starts_a_new_epoch_after_a_break():
@@ -317,32 +291,16 @@ def test_a_new_iterator_starts_a_new_epoch_after_a_break():
     assert sum(len(batch) for batch in batches) == 10
 
 
-def test_a_state_of_other_batches_is_refused():
-    state = data.Batches(Y, batch_size=3, seed=0).state_dict()
-    with pytest.raises(ValueError, match=r"\(10, 4, True\), got \(10, 3, True\)"):
-        data.Batches(Y, batch_size=4, seed=0).load_state_dict(state)
-    with pytest.raises(ValueError, match="seeded"):
-        data.Batches(Y, batch_size=3).load_state_dict(state)
-    started = data.Batches(Y, batch_size=3, seed=0)
-    next(iter(started))
-    with pytest.raises(ValueError, match=r"\(9, 3, True\), got \(10, 3, True\)"):
-        data.Batches(Y[:9], batch_size=3, seed=0).load_state_dict(started.state_dict())
-
-
-@pytest.mark.parametrize(
-    ("tensors", "options", "message"),
-    [
-        ((), {"batch_size": 3}, r"got lengths \[\]"),
-        ((X, Y[:4]), {"batch_size": 3}, r"got lengths \[10, 4\]"),
-        ((Y[:0],), {"batch_size": 3}, r"got lengths \[0\]"),
-        ((Y,), {"batch_size": 0}, "at least 1, got 0"),
-        ((Y,), {"batch_size": 2.5}, "got 2.5"),
-        ((Y, torch.empty(10, device="meta")), {"batch_size": 3}, r"\['cpu', 'meta'\]"),
-    ],
-)
-def test_bad_batches_are_refused(tensors, options, message):
+@pytest.mark.parametrize(("tensors", "batch_size", "message"), [
+    ((), 3, r"got \[\]"),
+    ((X, Y[:4]), 3, r"got \[\(4, 'cpu'\), \(10, 'cpu'\)\]"),
+    ((Y[:0],), 3, r"above 0, on one device, got \[\(0, 'cpu'\)\]"),
+    ((Y, torch.empty(10, device="meta")), 3, r"\(10, 'cpu'\), \(10, 'meta'\)"),
+    ((Y,), 0, "batch size 0, drop_last=False, leaves no batch of 10"),
+])  # fmt: skip
+def test_bad_batches_are_refused(tensors, batch_size, message):
     with pytest.raises(ValueError, match=message):
-        data.Batches(*tensors, **options)
+        data.Batches(*tensors, batch_size=batch_size)
 
 
 # ---------------------------------------------------------------------------- binarisation and dequantisation
@@ -386,7 +344,7 @@ def test_binarize_refuses_a_wrong_threshold(options):
 
 @pytest.mark.parametrize("function", [data.binarize, data.dequantize])
 def test_only_bytes_are_taken(function):
-    with pytest.raises(TypeError, match=r"uint8.*0\.\.255.*float32.*0\.0\.\.1\.0"):
+    with pytest.raises(TypeError, match=r"uint8.*0\.\.255.*float32"):
         function(torch.tensor([0.0, 1.0]))
     with pytest.raises(TypeError, match="int64"):
         function(torch.tensor([0, 255]))
@@ -429,19 +387,22 @@ def test_bits_per_dim_of_a_dequantised_density_are_an_upper_bound():
     assert exact - 1e-4 < bits < exact + 0.01  # nearly constant in a cell: nearly tight
 
 
-# ------------------------------------------------------------------------------------- known distributions
-@pytest.mark.parametrize("name", data.TOYS)
-def test_toy_density_integrates_to_one(name):
+# -------------------------------------------------------------------------------------- known distributions
+TOYS = [data.eight_gaussians, data.gaussian_grid, data.moons]
+
+
+@pytest.mark.parametrize("make", TOYS)
+def test_toy_density_integrates_to_one(make):
     line = torch.linspace(-6, 6, 241, dtype=torch.float64)[:-1] + 0.025  # midpoints of cells
     points = torch.cartesian_prod(line, line)
-    log_prob = data.TOYS[name]().log_prob
+    log_prob = make().log_prob
     mass = sum(log_prob(part).exp().sum().item() for part in points.split(100_000)) * 0.05**2
     assert mass == pytest.approx(1, abs=1e-7)
 
 
-@pytest.mark.parametrize("name", data.TOYS)
-def test_toy_samples_follow_their_density(name):
-    toy, n = data.TOYS[name](), 20_000
+@pytest.mark.parametrize("make", TOYS)
+def test_toy_samples_follow_their_density(make):
+    toy, n = make(), 20_000
     samples = toy.sample(n, seed=0)
     assert samples.shape == (n, 2)
     assert samples.dtype == torch.float32
@@ -459,13 +420,11 @@ def test_toy_samples_follow_their_density(name):
     chi, dof = ((observed - wanted)[keep] ** 2 / wanted[keep]).sum(), keep.sum() - 1
     assert abs(chi - dof) < 5 * math.sqrt(2 * dof)
     assert observed[~keep].sum() <= 5
-    if toy.entropy is not None:
-        assert -toy.log_prob(samples).mean().item() == pytest.approx(toy.entropy)
 
 
-@pytest.mark.parametrize("name", data.TOYS)
-def test_toy_sampling_with_a_seed_leaves_the_global_state_alone(name):
-    toy = data.TOYS[name]()
+@pytest.mark.parametrize("make", TOYS)
+def test_toy_sampling_with_a_seed_leaves_the_global_state_alone(make):
+    toy = make()
     torch.manual_seed(0)
     state, first = torch.get_rng_state(), toy.sample(10, seed=3)
     assert torch.equal(torch.get_rng_state(), state)
@@ -475,9 +434,9 @@ def test_toy_sampling_with_a_seed_leaves_the_global_state_alone(name):
     assert not torch.equal(first, toy.sample(10))
 
 
-@pytest.mark.parametrize("name", sorted(set(data.TOYS) - {"checkerboard"}))
-def test_toy_density_has_a_gradient_and_keeps_the_type(name):
-    toy = data.TOYS[name]()
+@pytest.mark.parametrize("make", TOYS)
+def test_toy_density_has_a_gradient_and_keeps_the_type(make):
+    toy = make()
     x = toy.sample(20, seed=0).double().requires_grad_()
     log_prob = toy.log_prob(x)
     assert log_prob.dtype == torch.float64
@@ -491,32 +450,16 @@ def test_toy_density_has_a_gradient_and_keeps_the_type(name):
 
 def test_mixture_is_scipys():
     x = np.random.default_rng(0).normal(size=(50, 2))
-    means, scales, weights = (
-        [[0.0, 1.0], [2.0, -1.0], [0.5, 0.5]],
-        [[1.0, 2.0], [0.5, 0.5], [0.1, 3.0]],
-        [1, 2, 5],
-    )
-    pdf = sum(
-        w / 8 * stats.multivariate_normal(m, np.diag(s) ** 2).pdf(x)
-        for m, s, w in zip(means, np.array(scales), weights, strict=True)
-    )
-    ours = data.mixture(means, scales, weights).log_prob(torch.from_numpy(x))
+    means, weights = [[0.0, 1.0], [2.0, -1.0], [0.5, 0.5]], [1, 2, 5]
+    scales = [[1.0, 2.0], [0.5, 0.5], [0.1, 3.0]]
+    parts = zip(weights, means, np.square(scales), strict=True)
+    pdf = sum(w / 8 * stats.multivariate_normal(mean, variance).pdf(x) for w, mean, variance in parts)
+    ours = data.mixture(means, scales=scales, weights=weights).log_prob(torch.from_numpy(x))
     np.testing.assert_allclose(ours, np.log(pdf), rtol=1e-12)
-    line = data.mixture([-2.0, 1.0], 0.5)
+    line = data.mixture([-2.0, 1.0], scales=0.5)
     pdf = (stats.norm(-2, 0.5).pdf(x[:, 0]) + stats.norm(1, 0.5).pdf(x[:, 0])) / 2
     np.testing.assert_allclose(line.log_prob(torch.from_numpy(x[:, 0])), np.log(pdf), rtol=1e-12)
     assert line.sample(7).shape == (7,)
-
-
-def test_rings_are_a_noncentral_chi_square_along_the_radius():
-    toy = data.rings(radii=(1.5,), scale=0.2)
-    x = torch.from_numpy(np.random.default_rng(0).uniform(-2, 2, size=(100, 2)))
-    square = (
-        x.square().sum(1).numpy() / 0.2**2
-    )  # |x|^2 / s^2 is non-central chi-square with 2 degrees of freedom
-    pdf = stats.ncx2(2, (1.5 / 0.2) ** 2).pdf(square) / (math.pi * 0.2**2)
-    np.testing.assert_allclose(toy.log_prob(x), np.log(pdf), rtol=1e-9)
-    assert torch.isfinite(toy.log_prob(torch.zeros(1, 2)))
 
 
 @pytest.mark.parametrize("scale", [0.05, 0.1, 0.3])
@@ -547,11 +490,8 @@ def test_moons_are_where_scikit_learn_puts_them():
 def test_energies_are_those_of_the_paper():
     z = np.random.default_rng(0).uniform(-4, 4, size=(200, 2))
     z1, z2 = z.T
-    w1, w2, w3 = (
-        np.sin(2 * np.pi * z1 / 4),
-        3 * np.exp(-0.5 * ((z1 - 1) / 0.6) ** 2),
-        3 / (1 + np.exp(-(z1 - 1) / 0.3)),
-    )
+    w1, w2 = np.sin(2 * np.pi * z1 / 4), 3 * np.exp(-0.5 * ((z1 - 1) / 0.6) ** 2)
+    w3 = 3 / (1 + np.exp(-(z1 - 1) / 0.3))
     paper = {
         1: 0.5 * ((np.hypot(z1, z2) - 2) / 0.4) ** 2
         - np.log(np.exp(-0.5 * ((z1 - 2) / 0.6) ** 2) + np.exp(-0.5 * ((z1 + 2) / 0.6) ** 2)),
@@ -567,7 +507,7 @@ def test_energies_are_those_of_the_paper():
         data.energy(torch.zeros(1, 2), 5)
 
 
-# --------------------------------------------------------------------------------------- sprites, waveform
+# -------------------------------------------------------------------------------------------------- sprites
 def test_sprites_are_every_combination_once_and_all_different():
     images, factors = data.sprites()
     assert images.shape == (3 * 4 * 8 * 8 * 8, 1, 32, 32)
@@ -607,52 +547,6 @@ def index(factors, rotation, shape):
     return np.ravel_multi_index(position, shape)
 
 
-def test_waveform_entropy_by_brute_force():
-    # Eight levels, four samples: all 4,096 waves, each with its probability.
-    wave = data.waveform(4, period=2, noise=0.7, levels=8)
-    every = torch.cartesian_prod(*[torch.arange(8)] * 4)
-    p = wave.log_prob(every).exp()
-    assert p.sum().item() == pytest.approx(1, abs=1e-12)
-    assert torch.special.entr(p).sum().item() == pytest.approx(wave.entropy, abs=1e-12)
-    samples = wave.sample(50_000, seed=0)
-    counts = torch.bincount((samples * torch.tensor([512, 64, 8, 1])).sum(1), minlength=4096).numpy()
-    assert counts[p.numpy() == 0].sum() == 0
-    often = p.numpy() * 50_000 > 5
-    expected = 50_000 * p.numpy()[often]
-    chi = ((counts[often] - expected) ** 2 / expected).sum()
-    assert abs(chi - often.sum()) < 5 * math.sqrt(2 * often.sum())
-
-
-def test_waveform_entropy_by_monte_carlo():
-    wave = data.waveform(512)
-    x = wave.sample(200, seed=0)
-    assert x.shape == (200, 512)
-    assert x.dtype == torch.int64
-    log_prob = wave.log_prob(x)
-    error = log_prob.std().item() / math.sqrt(len(x))
-    assert abs(-log_prob.mean().item() - wave.entropy) < 5 * error
-    # By the definition of the noise: a Gaussian of width 4 on the integers -16..16.
-    q = stats.norm(0, 4).pdf(np.arange(-16, 17))
-    assert wave.entropy / 512 == pytest.approx(stats.entropy(q / q.sum()), abs=1e-12)
-    # The floor is far below what a model without a past can reach, and a model of the last sample only.
-    marginal = np.bincount(x.numpy().ravel(), minlength=256) / x.numel()
-    assert stats.entropy(marginal) > wave.entropy / 512 + 1.5
-
-
-def test_waveform_looks_back_one_period_and_one_sample():
-    wave = data.waveform(200)
-    x = wave.sample(1, seed=0)
-    for lag in range(1, 40):
-        other = x.clone()
-        other[0, 150 - lag] += 1
-        alone = wave.log_prob(other[:, :150]) - wave.log_prob(x[:, :150])  # the change up to there
-        change = wave.log_prob(other[:, :151]) - wave.log_prob(x[:, :151])
-        if lag not in (32, 33):
-            assert change.item() == pytest.approx(alone.item())
-    assert wave.sample(3, seed=0).min() >= 1
-    assert wave.log_prob(torch.full((1, 200), 255)).item() == -math.inf
-
-
 # --------------------------------------------------------------------------------------------------- on a GPU
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -665,13 +559,7 @@ def test_orders_draws_and_densities_are_those_of_the_cpu():
     assert torch.equal((data.dequantize(moved).double() * 256).floor(), moved.double())
     batches = [data.Batches(x, batch_size=100, seed=1) for x in (moved, images)]
     assert all(torch.equal(a.cpu(), b) for a, b in zip(*batches, strict=True))
-    next(iter(batches[0]))
-    batches[1].load_state_dict(batches[0].state_dict())
-    assert len(list(batches[1])) == len(batches[0]) - 1
-    for make in data.TOYS.values():
+    for make in TOYS:
         toy = make()
         x = toy.sample(100, seed=0)
         torch.testing.assert_close(toy.log_prob(x.cuda()).cpu(), toy.log_prob(x), rtol=1e-3, atol=1e-3)
-    wave = data.waveform(64)
-    x = wave.sample(3, seed=0)
-    torch.testing.assert_close(wave.log_prob(x.cuda()).cpu(), wave.log_prob(x))
