@@ -3,13 +3,14 @@
 Each is a file of safetensors beside this module, made by a notebook in its ``long`` profile.
 """
 
+import os
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
-__all__ = ["load"]
+__all__ = ["load", "save"]
 
 FOLDER = Path(__file__).parent / "weights"
 
@@ -39,3 +40,14 @@ def load(model: nn.Module, name: str) -> nn.Module:
         raise RuntimeError(f"the weights {name!r} do not fit {type(model).__name__}: first, {differ}")
     model.load_state_dict(stored)
     return model
+
+
+def save(model: nn.Module, name: str) -> None:
+    """Write the weights ``name`` where the environment variable ``DGM_WEIGHTS`` names a folder; else nothing.
+
+    Real numbers are stored in half precision; integers, a permutation say, as they are.
+    """
+    if folder := os.environ.get("DGM_WEIGHTS"):
+        state = {key: x.half() if x.is_floating_point() else x for key, x in model.state_dict().items()}
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        save_file({key: x.contiguous() for key, x in state.items()}, Path(folder) / f"{name}.safetensors")
