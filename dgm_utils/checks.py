@@ -267,7 +267,7 @@ def log_det(flow: Function, x: Tensor) -> float:
 def _transform(check: str, flow: Function, x: Tensor) -> tuple[Tensor, Tensor]:
     """Return what a flow does to x: (z, log_det), with as many entries in z as in x."""
     answer = flow(x)
-    z, log_det = answer if isinstance(answer, tuple) and len(answer) == 2 else (answer, None)
+    z, log_det = answer if isinstance(answer, tuple) and len(answer) == 2 else (None, None)
     flat = z.flatten(1) if isinstance(z, Tensor) else z  # a squeeze changes the shape, not the number
     _expect_shape(check, "forward must return (z, log_det); z, flattened,", flat, x.flatten(1).shape)
     return z, log_det

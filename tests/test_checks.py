@@ -1,7 +1,8 @@
-"""Every check catches its planted bugs, stays silent on correct models over 50 seeds, and leaves all as it was."""
+"""Every check catches its planted bugs, accuses no correct model over 50 seeds, and leaves all as it was."""
 
 import copy
 import functools
+import itertools
 import math
 import time
 
@@ -13,10 +14,6 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
 from dgm_utils import checks
-from dgm_utils.checks import (
-    autoregressive, batch_independent, bound, dependence, gradients_reach, integrates_to_one, invertible,
-    lipschitz, log_det, reloads, samples_match, sums_to_one, unbiased,
-)  # fmt: skip
 
 LN2 = math.log(2)
 
@@ -68,18 +65,6 @@ class MADE(nn.Module):
 
     def log_prob(self, x):
         return -F.binary_cross_entropy_with_logits(self(x), x, reduction="none").sum(1)
-
-
-class CastingMADE(MADE):
-    def forward(self, x):
-        return super().forward(x.float())
-
-
-class LogitMADE(MADE):
-    def forward(self, x):
-        if x.min() < 0 or x.max() > 1:
-            raise ValueError("expected values in [0, 1]")
-        return super().forward(torch.logit(x))
 
 
 class CategoricalMADE(nn.Module):
@@ -141,15 +126,27 @@ def dead(model):
     return model
 
 
-def with_a_graph_on_it(model, x):
-    """Leave an output on the model, which cannot be deep-copied as it is."""
-    model.last_output = model(x)
-    return model
+def casting(model):
+    return nn.Sequential(Apply(lambda x: x.float()), model)
+
+
+def of_logits(model):
+    def logit(x):
+        if x.min() < 0 or x.max() > 1:
+            raise ValueError("expected values in [0, 1]")
+        return torch.logit(x)
+
+    return nn.Sequential(Apply(logit), model)
 
 
 def weight_normed(model):
     for layer in model.net[::2]:
         parametrizations.weight_norm(layer)
+    return model
+
+
+def with_a_graph_on_it(model):
+    model.last_output = model(randn(2, 6))  # cannot be deep-copied as it is
     return model
 
 
@@ -227,20 +224,6 @@ class Flow(nn.Module):
         return self.inverse(randn(n, 2)).detach()
 
 
-class Broken(Flow):
-    """Answers otherwise than the contract of a flow wants."""
-
-    def __init__(self, forward=lambda z, log_det: (z, log_det), inverse=lambda x: x):
-        super().__init__()
-        self.answers = forward, inverse
-
-    def forward(self, x):
-        return self.answers[0](*super().forward(x))
-
-    def inverse(self, z):
-        return self.answers[1](super().inverse(z))
-
-
 class Remembers(Flow):
     def forward(self, x):
         self.x = x
@@ -250,12 +233,24 @@ class Remembers(Flow):
         return self.x
 
 
-class Singular(nn.Module):
-    def forward(self, x):
-        return x.sum(1, keepdim=True).expand_as(x), torch.zeros(len(x))
+class Map(nn.Module):
+    """A flow of two functions."""
 
-    def inverse(self, z):
-        return z
+    def __init__(self, forward, inverse=lambda z: z):
+        super().__init__()
+        self.forward, self.inverse = forward, inverse
+
+
+def constant(value):
+    return lambda x: torch.full((len(x),), value, dtype=torch.float64)
+
+
+def doubled(log_det):
+    return lambda x: (2 * x, constant(log_det)(x))
+
+
+SINGULAR = Map(lambda x: (x.sum(1, keepdim=True).expand_as(x), constant(0.0)(x)))
+SQUEEZE = Map(lambda x: doubled(16 * LN2)(F.pixel_unshuffle(x, 2)), lambda z: F.pixel_shuffle(z / 2, 2))
 
 
 class ActNorm(nn.Module):
@@ -305,14 +300,6 @@ class Scale(nn.Module):
         return z / self.scale
 
 
-class Squeeze(nn.Module):
-    def forward(self, x):
-        return F.pixel_unshuffle(x, 2) * 2, torch.full((len(x),), x[0].numel() * LN2).to(x)
-
-    def inverse(self, z):
-        return F.pixel_shuffle(z / 2, 2)
-
-
 # ---- what a file holds, and what it loses ------------------------------------------------------------------
 
 
@@ -345,8 +332,8 @@ class LULinear(nn.Module):
         keep_signs(self, "signs", signs)
 
     def forward(self, x):
-        L, U = self.L.tril(-1) + torch.eye(len(self.L)), self.U.triu(1) + (self.signs * self.logs.exp()).diag()
-        return x @ self.P @ L @ U, self.logs.sum().expand(len(x))
+        L, diagonal = self.L.tril(-1) + torch.eye(len(self.L)), self.signs * self.logs.exp()
+        return x @ self.P @ L @ (self.U.triu(1) + diagonal.diag()), self.logs.sum().expand(len(x))
 
 
 class RunningMean(nn.Module):
@@ -360,12 +347,6 @@ class RunningMean(nn.Module):
         if self.training:
             self.mean = 0.9 * self.mean + 0.1 * x.mean()
         return x - self.mean
-
-
-class Grows(nn.Module):
-    def forward(self, x):
-        self.register_buffer("seen", x)
-        return x
 
 
 # ---- densities, samplers, estimators -----------------------------------------------------------------------
@@ -406,7 +387,7 @@ def disk(x):
     return torch.where((x - 0.123).norm(dim=1) < 2, -math.log(4 * math.pi), -math.inf)
 
 
-NARROW = Normal(torch.tensor([1.234, -0.777]), torch.tensor([0.02, 0.02]))
+NARROW, WIDE = Normal(torch.tensor([1.234, -0.777]), torch.tensor([0.02, 0.02])), torch.tensor([1.0, 2.0])
 MU, SIGMA = torch.tensor([0.7, -1.2]), torch.tensor([1.5, 2.0])
 KL = float((0.5 * (SIGMA**2 + MU**2 - 1) - SIGMA.log()).sum())
 
@@ -418,221 +399,211 @@ def kl_draw(bug=None):
     return log_p - log_q if bug == "sign" else log_q - log_p
 
 
-def mlp():
-    return nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1))
+def training(loss, change=lambda model: model):
+    """Return what gradients_reach takes, for loss(model, batch) of a small network."""
+    model = change(nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1)))
+    return functools.partial(loss, model), model, randn(16, 3)
 
 
-def reach(loss, change=lambda model: model):
-    """Check the gradients of loss(model, batch) in a small network."""
-    model = change(mlp())
-    return gradients_reach(functools.partial(loss, model), model, randn(16, 3))
-
-
-# ---- planted bugs: check and bug, call, a pattern in the message -------------------------------------------
+# ---- planted bugs: what the check is given, and a pattern in its message -----------------------------------
 
 ORDER = [3, 0, 4, 1, 2]
 BUGS = {
-    "autoregressive: last mask not strict": (lambda: autoregressive(leaky(), (5,)), "4 leaks"),
-    "autoregressive: mask transposed": (lambda: autoregressive(MADE(5, last=torch.lt), (5,)), "leaks"),
-    "autoregressive: inverse order": (
-        lambda: autoregressive(MADE(5, order=torch.tensor(ORDER).argsort()), (5,), order=ORDER), "leaks"),
-    "autoregressive: order ignored": (lambda: autoregressive(MADE(5), (5,), order=ORDER), "leaks"),
-    "autoregressive: the first leak in the order of drawing is named": (
-        lambda: autoregressive(
-            lambda x: torch.stack([0 * x[:, 0], x[:, 3], 0 * x[:, 0], x[:, 0]], 1), (4,), order=[2, 0, 1, 3]),
-        r": 1 leaks: output 1 = order\[2\] depends on input 3 = order\[3\]"),
-    "autoregressive: no mask": (lambda: autoregressive(nn.Linear(5, 5), (5,)), "15 leaks"),
-    "autoregressive: second parameter leaks": (
-        lambda: autoregressive(lambda x: torch.stack([0 * x, x], 1), (5,)), "5 leaks"),
-    "autoregressive: as many parameters as inputs": (
-        lambda: autoregressive(MADE(5, parameters=5, last=torch.ge), (5,)), "4 leaks"),
-    "autoregressive: zero-initialised": (lambda: autoregressive(zeroed(leaky()), (5,)), "4 leaks"),
-    "autoregressive: dead units": (lambda: autoregressive(dead(leaky()), (5,)), "4 leaks"),
-    "autoregressive: frozen": (
-        lambda: autoregressive(zeroed(leaky()).requires_grad_(False), (5,)), "4 leaks"),
-    "autoregressive: trainable mask": (lambda: autoregressive(TrainableMask(5), (5,)), "15 leaks"),
-    "autoregressive: mask type B first": (lambda: autoregressive(pixel_cnn("B"), (1, 4, 4)), "16 leaks"),
-    "autoregressive: full convolution": (
-        lambda: autoregressive(nn.Conv2d(1, 1, 3, padding=1), (1, 4, 4)), "leaks"),
-    "autoregressive: channels see each other": (
-        lambda: autoregressive(nn.Conv2d(3, 3, 1), (3, 2, 2)), "24 leaks"),
-    "autoregressive: channel by channel": (
-        lambda: autoregressive(pixel_by_pixel, (3, 2, 2), order=range(12)), "leaks"),
-    "autoregressive: categorical": (
-        lambda: autoregressive(CategoricalMADE(4, 3, strict=False), (4,), values=3), "4 leaks"),
-    "autoregressive: detached": (lambda: autoregressive(lambda x: x.detach().cumsum(1), (4,)), "4 leaks"),
-    "autoregressive: saturated": (lambda: autoregressive(lambda x: torch.tanh(1e3 * x), (4,)), "4 leaks"),
-    "autoregressive: step function": (lambda: autoregressive(lambda x: (x > 0).to(x), (4,)), "4 leaks"),
-    "autoregressive: branch on a later input": (
-        lambda: autoregressive(branching, (2,)), r"output 0 = order\[0\] depends on input 1 = order\[1\]"),
-    "autoregressive: normalised over the variables": (
-        lambda: autoregressive(nn.LayerNorm(4), (4,)), "10 leaks"),
-    "autoregressive: logit of the input": (lambda: autoregressive(torch.logit, (4,)), "4 leaks"),
-    "autoregressive: bound method": (lambda: autoregressive(leaky().forward, (5,)), "4 leaks"),
-    "autoregressive: partial": (
-        lambda: autoregressive(functools.partial(zeroed(leaky())), (5,)), "4 leaks"),
-    "autoregressive: not a number": (lambda: autoregressive(lambda x: x * math.nan, (4,)), "NaN"),
-    "autoregressive: infinite": (
-        lambda: autoregressive(nn.Sequential(MADE(4), Apply(lambda x: x.exp() / 0)), (4,)), "not finite"),
-    "autoregressive: parameters last": (
-        lambda: autoregressive(lambda x: torch.stack([x, x], 2), (4,)), r"expected \(4,\) or \(4, 4\)"),
-    "dependence: not a number": (lambda: dependence(lambda x: (-x.abs() - 1).log(), (3,)), "NaN"),
-    "invertible: wrong permutation": (
-        lambda: invertible(ActNorm(3, "permutation"), randn(8, 3)), "inverse.* is not x"),
-    "invertible: remembers x": (lambda: invertible(Remembers(), randn(8, 2)), "forward.* is not z"),
-    "invertible: singular": (lambda: invertible(Singular(), randn(8, 3)), "inverse.* is not x"),
-    "log_det: mean": (lambda: log_det(ActNorm(3, "mean"), randn(8, 3)), "log_det of example"),
-    "log_det: singular": (lambda: log_det(Singular(), randn(8, 3)), "singular"),
-    "log_det: the inverse's": (
-        lambda: log_det(lambda x: (2 * x, torch.full((len(x),), -3 * LN2)), randn(8, 3)),
-        "log_det of example . is -2.07944, its Jacobian's 2.07944 nats"),
-    "log_det: detached": (
-        lambda: log_det(lambda x: (x.detach() * 2, torch.full((len(x),), 3 * LN2)), randn(8, 3)), "gradient"),
-    "sums_to_one: mask not strict": (lambda: sums_to_one(MADE(6, last=torch.ge).log_prob, 6), "64 states"),
-    "sums_to_one: a factor too many": (
-        lambda: sums_to_one(lambda x: torch.full((len(x),), -5 * LN2), 6), "sum to 2"),
-    "sums_to_one: a little off": (
-        lambda: sums_to_one(lambda x: torch.full((len(x),), -6.001 * LN2), 6), "sum to 0.999"),
-    "sums_to_one: bits": (lambda: sums_to_one(lambda x: torch.full((len(x),), -6.0), 6), "sum to 0.158"),
-    "sums_to_one: not summed": (lambda: sums_to_one(lambda x: torch.full((len(x), 6), -LN2), 6), "shape"),
-    "sums_to_one: not a number": (
-        lambda: sums_to_one(lambda x: torch.full((len(x),), math.nan), 6), "output is NaN"),
-    "sums_to_one: NaN at one": (
-        lambda: sums_to_one(lambda x: torch.where(x.sum(1) == 0, math.nan, -6 * LN2), 6), r"at 1 of 64"),
-    "sums_to_one: infinite at one": (
-        lambda: sums_to_one(lambda x: torch.where(x.sum(1) == 0, math.inf, -6 * LN2), 6), r"at 1 of 64"),
-    "integrates_to_one: constant of all dimensions for each": (
-        lambda: integrates_to_one(lambda x: normal_2d(x) - math.log(2 * math.pi)), "is 0.15915"),
-    "integrates_to_one: constant of one dimension": (
-        lambda: integrates_to_one(lambda x: normal_2d(x) + math.log(2 * math.pi) / 2), "is 2.50663"),
-    "integrates_to_one: no constant": (
-        lambda: integrates_to_one(lambda x: -x.square().sum(1) / 2), "is 6.28319"),
-    "integrates_to_one: a little off": (
-        lambda: integrates_to_one(lambda x: normal_2d(x / 2) - 2 * LN2 + 0.01), "is 1.009"),
-    "integrates_to_one: sign of log_det": (lambda: integrates_to_one(Flow("sign").log_prob), "integral"),
-    "integrates_to_one: half of log_det": (lambda: integrates_to_one(Flow("half").log_prob), "integral"),
-    "integrates_to_one: outside the window": (
-        lambda: integrates_to_one(lambda x: normal_2d(x / 20) - 2 * math.log(20)), "in the outermost"),
-    "integrates_to_one: not summed": (lambda: integrates_to_one(STANDARD.log_prob), "shape"),
-    "integrates_to_one: not a number": (lambda: integrates_to_one(lambda x: normal_2d(x).sqrt()), "NaN"),
-    "samples_match: variance for standard deviation": (
-        lambda: samples_match(lambda n: 4 * randn(n), Normal(0.0, 2.0).log_prob), "z-score"),
-    "samples_match: weights": (lambda: samples_match(lambda n: -TWO.sample((n,)), TWO.log_prob), "z-score"),
-    "samples_match: slightly wrong weights": (
-        lambda: samples_match(sampler(NEARLY_TWO), TWO.log_prob), "z-score"),
-    "samples_match: a mode missing": (
-        lambda: samples_match(lambda n: 2 + randn(n) / 2, TWO.log_prob), "z-score"),
-    "samples_match: axes swapped": (
-        lambda: samples_match(
-            lambda n: randn(n, 2) * torch.tensor([2.0, 1.0]),
-            lambda x: normal_2d(x / torch.tensor([1.0, 2.0])) - LN2), "z-score"),
-    "samples_match: a component for each coordinate": (
-        lambda: samples_match(lambda n: TWO.sample((n, 2)), two_on_the_diagonal), "z-score"),
-    "samples_match: outside the window": (
-        lambda: samples_match(lambda n: randn(n) + 100 * (torch.rand(n) < 0.01), STANDARD.log_prob),
-        r"are not in \(-8, 8\), 0.0 expected"),
-    "samples_match: all outside the window": (
-        lambda: samples_match(lambda n: 20 + randn(n), Normal(20.0, 1.0).log_prob), "integrates to 0.0000"),
-    "samples_match: not normalised": (
-        lambda: samples_match(lambda n: randn(n, 2), lambda x: normal_2d(x) + 0.1), "integrates to 1.105"),
-    "samples_match: almost normalised": (
-        lambda: samples_match(lambda n: randn(n, 2), lambda x: normal_2d(x) + 0.005), "integrates to 1.005"),
-    "samples_match: the same sample": (
-        lambda: samples_match(lambda n: randn(1).expand(n), STANDARD.log_prob), "z-score"),
-    "samples_match: not a number": (
-        lambda: samples_match(lambda n: randn(n).log(), STANDARD.log_prob), "are not in"),
-    "samples_match: shape": (lambda: samples_match(lambda n: randn(2, n), normal_2d), r"expected \(10000,\)"),
-    "unbiased: sign": (lambda: unbiased(lambda: kl_draw("sign"), KL, n=1000), "smallest that would be seen"),
-    "unbiased: no half": (lambda: unbiased(lambda: kl_draw("no half"), KL, n=1000), "a bias of 3"),
-    "unbiased: no log sigma": (
-        lambda: unbiased(lambda: kl_draw("no log sigma"), KL, n=1000), "a bias of 0.9"),
-    "unbiased: a constant": (lambda: unbiased(lambda: 0.1, 0.10001, n=500), "bias of -1e-05"),
-    "unbiased: not a number": (lambda: unbiased(lambda: math.nan, 0.0, n=500), "nan"),
-    "unbiased: infinite": (lambda: unbiased(lambda: [0.0, math.inf], [0.0, 0.0], n=500), r"\(entry 1\)"),
-    "unbiased: one entry": (
-        lambda: unbiased(lambda: randn(2) + torch.tensor([0.0, 0.5]), [0.0, 0.0], n=500), r"\(entry 1\)"),
-    "bound: above": (lambda: bound(-85.9, -86.0), "-85.9 exceeds the exact -86"),
-    "bound: above at one": (lambda: bound([-1.0, -2.0], [-1.0, -2.1]), r"-2 exceeds .* \(entry 1"),
-    "bound: not a number": (lambda: bound(math.nan, 0.0), "nan"),
-    "bound: against NaN": (lambda: bound(0.0, math.nan), "nan"),
-    "gradients_reach: a layer detached": (
-        lambda: reach(lambda m, x: m[2](m[1](m[0](x)).detach()).mean()), r"0\.weight.*0\.bias"),
-    "gradients_reach: the last layer unused": (lambda: reach(lambda m, x: m[:2](x).mean()), r"2\.weight"),
-    "gradients_reach: not a number": (lambda: reach(lambda m, x: (m(x) * 0 - 1).sqrt().mean()), "nan"),
-    "gradients_reach: not a number at the start only": (
-        lambda: reach(lambda m, x: m(x).square().sum().sqrt(), zeroed), "nan"),
-    "gradients_reach: the loss detached": (lambda: reach(lambda m, x: m(x).detach().mean()), "of 4 parameters"),
-    "gradients_reach: a loss for each": (lambda: reach(lambda m, x: m(x)), r"shape \(16, 1\), expected \(\)"),
-    "gradients_reach: dead units": (lambda: reach(lambda m, x: m(x).mean(), dead), r"0\.weight"),
-    "batch_independent: NaN where others change": (
-        lambda: batch_independent(lambda x: x + (4 - x.abs().sum()).sqrt(), torch.full((4, 1), 0.9)), "nan"),
-    "batch_independent: the first of integers": (
-        lambda: batch_independent(lambda x: x - x[:1], torch.tensor([[0], [1]])), "outputs change"),
-    "batch_independent: the last of integers": (
-        lambda: batch_independent(lambda x: x - x[-1:], torch.tensor([[0], [1]])), "outputs change"),
-    "batch_independent: batch norm": (
-        lambda: batch_independent(nn.BatchNorm1d(3), randn(5, 3)), "outputs change"),
-    "batch_independent: mean": (lambda: batch_independent(lambda x: x - x.mean(0), randn(5, 3)), "change"),
-    "batch_independent: maximum": (
-        lambda: batch_independent(lambda x: x / x.abs().max(), randn(5, 3)), "outputs change"),
-    "batch_independent: sum": (lambda: batch_independent(lambda x: x[:, 0] * x.sum(), randn(5, 3)), "change"),
-    "lipschitz: a little steep": (
-        lambda: lipschitz(lambda x: 1.01 * x[:, 0], torch.ones(6, 4), limit=1.0), "measured 1.01"),
-    "lipschitz: steep": (
-        lambda: lipschitz(lambda x: 10 * x.relu().sum(1), torch.ones(6, 4), limit=1.0), "measured 20"),
-    "lipschitz: mean over dimensions": (
-        lambda: lipschitz(lambda x: x.sum(1) / x.shape[1] * 3, torch.ones(6, 4), limit=1.0), "measured 1.5"),
-    "lipschitz: shape": (lambda: lipschitz(lambda x: x, randn(6, 4)), r"\(12,\) or \(12, 1\)"),
-    "lipschitz: infinite": (lambda: lipschitz(lambda x: x.sum(1).abs().sqrt(), torch.zeros(6, 4)), "nan|inf"),
-    "reloads: permutation": (lambda: reloads(lambda: Permutation(5, plain), randn(4, 5)), "answers otherwise"),
-    "reloads: permutation of two": (
-        lambda: reloads(lambda: Permutation(2, plain), randn(4, 2)), "answers otherwise"),
-    "reloads: buffer that is not saved": (
-        lambda: reloads(lambda: Permutation(5, functools.partial(buffer, persistent=False)), randn(4, 5)),
-        "answers otherwise"),
-    "reloads: signs": (lambda: reloads(lambda: LULinear(3, plain), randn(4, 3)), "answers otherwise"),
-    "reloads: flag": (lambda: reloads(lambda: ActNorm(3, "plain flag"), randn(2, 3)), "answers otherwise"),
-    "reloads: running mean": (
-        lambda: reloads(lambda: RunningMean(plain), 1 + randn(4, 3)), "answers otherwise"),
+    checks.autoregressive: {
+        "last mask not strict": (lambda: (leaky(), (5,)), "4 leaks"),
+        "mask transposed": (lambda: (MADE(5, last=torch.lt), (5,)), "leaks"),
+        "inverse order": (
+            lambda: (MADE(5, order=torch.tensor(ORDER).argsort()), (5,), {"order": ORDER}), "leaks"),
+        "order ignored": (lambda: (MADE(5), (5,), {"order": ORDER}), "leaks"),
+        "the first leak in the order of drawing is named": (
+            lambda: (lambda x: F.pad(x[:, [3, 0]], (1, 0))[:, [0, 1, 0, 2]], (4,), {"order": [2, 0, 1, 3]}),
+            r"\b1 leaks: output 1 = order\[2\] depends on input 3 = order\[3\]"),
+        "no mask": (lambda: (nn.Linear(5, 5), (5,)), "15 leaks"),
+        "second parameter leaks": (lambda: (lambda x: torch.stack([0 * x, x], 1), (5,)), "5 leaks"),
+        "as many parameters as inputs": (lambda: (MADE(5, parameters=5, last=torch.ge), (5,)), "4 leaks"),
+        "zero-initialised": (lambda: (zeroed(leaky()), (5,)), "4 leaks"),
+        "dead units": (lambda: (dead(leaky()), (5,)), "4 leaks"),
+        "frozen": (lambda: (zeroed(leaky()).requires_grad_(False), (5,)), "4 leaks"),
+        "trainable mask": (lambda: (TrainableMask(5), (5,)), "15 leaks"),
+        "mask type B first": (lambda: (pixel_cnn("B"), (1, 4, 4)), "16 leaks"),
+        "full convolution": (lambda: (nn.Conv2d(1, 1, 3, padding=1), (1, 4, 4)), "leaks"),
+        "channels see each other": (lambda: (nn.Conv2d(3, 3, 1), (3, 2, 2)), "24 leaks"),
+        "channel by channel": (lambda: (pixel_by_pixel, (3, 2, 2), {"order": range(12)}), "leaks"),
+        "categorical": (lambda: (CategoricalMADE(4, 3, strict=False), (4,), {"values": 3}), "4 leaks"),
+        "detached": (lambda: (lambda x: x.detach().cumsum(1), (4,)), "4 leaks"),
+        "saturated": (lambda: (lambda x: torch.tanh(1e3 * x), (4,)), "4 leaks"),
+        "step function": (lambda: (lambda x: (x > 0).to(x), (4,)), "4 leaks"),
+        "branch on a later input": (
+            lambda: (branching, (2,)), r"output 0 = order\[0\] depends on input 1 = order\[1\]"),
+        "normalised over the variables": (lambda: (nn.LayerNorm(4), (4,)), "10 leaks"),
+        "logit of the input": (lambda: (torch.logit, (4,)), "4 leaks"),
+        "bound method": (lambda: (leaky().forward, (5,)), "4 leaks"),
+        "partial": (lambda: (functools.partial(zeroed(leaky())), (5,)), "4 leaks"),
+        "not a number": (lambda: (lambda x: x * math.nan, (4,)), "NaN"),
+        "infinite": (lambda: (nn.Sequential(MADE(4), Apply(lambda x: x.exp() / 0)), (4,)), "not finite"),
+        "parameters last": (lambda: (lambda x: torch.stack([x, x], 2), (4,)), r"expected \(4,\) or \(4, 4\)"),
+    },
+    checks.dependence: {
+        "not a number": (lambda: (lambda x: (-x.abs() - 1).log(), (3,)), "NaN"),
+    },
+    checks.invertible: {
+        "wrong permutation": (lambda: (ActNorm(3, "permutation"), randn(8, 3)), "inverse.* is not x"),
+        "remembers x": (lambda: (Remembers(), randn(8, 2)), "forward.* is not z"),
+        "singular": (lambda: (SINGULAR, randn(8, 3)), "inverse.* is not x"),
+        "a tuple from the inverse": (
+            lambda: (Map(doubled(0.0), lambda z: (z, 0)), randn(4, 2)), r"shape tuple, expected \(4, 2\)"),
+    },
+    checks.log_det: {
+        "mean": (lambda: (ActNorm(3, "mean"), randn(8, 3)), "log_det of example"),
+        "singular": (lambda: (SINGULAR, randn(8, 3)), "singular"),
+        "the inverse's": (lambda: (doubled(-3 * LN2), randn(8, 3)), "is -2.07944, its Jacobian's 2.07944"),
+        "detached": (lambda: (lambda x: doubled(3 * LN2)(x.detach()), randn(8, 3)), "gradient"),
+    },
+    checks.sums_to_one: {
+        "mask not strict": (lambda: (MADE(6, last=torch.ge).log_prob, 6), "64 states"),
+        "a factor too many": (lambda: (constant(-5 * LN2), 6), "sum to 2"),
+        "a little off": (lambda: (constant(-6.001 * LN2), 6), "sum to 0.999"),
+        "bits": (lambda: (constant(-6.0), 6), "sum to 0.158"),
+        "not summed": (lambda: (lambda x: torch.full((len(x), 6), -LN2), 6), "shape"),
+        "not a number": (lambda: (constant(math.nan), 6), "output is NaN"),
+        "NaN at one": (lambda: (lambda x: torch.where(x.sum(1) == 0, math.nan, -6 * LN2), 6), r"at 1 of 64"),
+        "infinite at one": (
+            lambda: (lambda x: torch.where(x.sum(1) == 0, math.inf, -6 * LN2), 6), r"at 1 of 64"),
+    },
+    checks.integrates_to_one: {
+        "constant of all dimensions for each": (
+            lambda: (lambda x: normal_2d(x) - math.log(2 * math.pi),), "is 0.15915"),
+        "constant of one dimension": (
+            lambda: (lambda x: normal_2d(x) + math.log(2 * math.pi) / 2,), "is 2.50663"),
+        "no constant": (lambda: (lambda x: -x.square().sum(1) / 2,), "is 6.28319"),
+        "a little off": (lambda: (lambda x: normal_2d(x / 2) - 2 * LN2 + 0.01,), "is 1.009"),
+        "sign of log_det": (lambda: (Flow("sign").log_prob,), "integral"),
+        "half of log_det": (lambda: (Flow("half").log_prob,), "integral"),
+        "outside the window": (lambda: (lambda x: normal_2d(x / 20) - 2 * math.log(20),), "in the outermost"),
+        "not summed": (lambda: (STANDARD.log_prob,), "shape"),
+        "not a number": (lambda: (lambda x: normal_2d(x).sqrt(),), "NaN"),
+    },
+    checks.samples_match: {
+        "variance for standard deviation": (
+            lambda: (lambda n: 4 * randn(n), Normal(0.0, 2.0).log_prob), "z-score"),
+        "weights": (lambda: (lambda n: -TWO.sample((n,)), TWO.log_prob), "z-score"),
+        "slightly wrong weights": (lambda: (sampler(NEARLY_TWO), TWO.log_prob), "z-score"),
+        "a mode missing": (lambda: (lambda n: 2 + randn(n) / 2, TWO.log_prob), "z-score"),
+        "axes swapped": (
+            lambda: (lambda n: randn(n, 2) * WIDE.flip(0), lambda x: normal_2d(x / WIDE) - LN2), "z-score"),
+        "a component for each coordinate": (
+            lambda: (lambda n: TWO.sample((n, 2)), two_on_the_diagonal), "z-score"),
+        "outside the window": (
+            lambda: (lambda n: randn(n) + 100 * (torch.rand(n) < 0.01), STANDARD.log_prob),
+            r"are not in \(-8, 8\), 0.0 expected"),
+        "all outside the window": (
+            lambda: (lambda n: 20 + randn(n), Normal(20.0, 1.0).log_prob), "integrates to 0.0000"),
+        "not normalised": (
+            lambda: (lambda n: randn(n, 2), lambda x: normal_2d(x) + 0.1), "integrates to 1.105"),
+        "almost normalised": (
+            lambda: (lambda n: randn(n, 2), lambda x: normal_2d(x) + 0.005), "integrates to 1.005"),
+        "the same sample": (lambda: (lambda n: randn(1).expand(n), STANDARD.log_prob), "z-score"),
+        "not a number": (lambda: (lambda n: randn(n).log(), STANDARD.log_prob), "are not in"),
+        "shape": (lambda: (lambda n: randn(2, n), normal_2d), r"expected \(10000,\)"),
+    },
+    checks.unbiased: {
+        "sign": (lambda: (lambda: kl_draw("sign"), KL, {"n": 1000}), "smallest that would be seen"),
+        "no half": (lambda: (lambda: kl_draw("no half"), KL, {"n": 1000}), "a bias of 3"),
+        "no log sigma": (lambda: (lambda: kl_draw("no log sigma"), KL, {"n": 1000}), "a bias of 0.9"),
+        "a constant": (lambda: (lambda: 0.1, 0.10001, {"n": 500}), "bias of -1e-05"),
+        "not a number": (lambda: (lambda: math.nan, 0.0, {"n": 500}), "nan"),
+        "infinite": (lambda: (lambda: [0.0, math.inf], [0.0, 0.0], {"n": 500}), r"\(entry 1\)"),
+        "one entry": (
+            lambda: (lambda: randn(2) + torch.tensor([0.0, 0.5]), [0.0, 0.0], {"n": 500}), r"\(entry 1\)"),
+    },
+    checks.bound: {
+        "above": (lambda: (-85.9, -86.0), "-85.9 exceeds the exact -86"),
+        "above at one": (lambda: ([-1.0, -2.0], [-1.0, -2.1]), r"-2 exceeds .* \(entry 1"),
+        "not a number": (lambda: (math.nan, 0.0), "nan"),
+        "against NaN": (lambda: (0.0, math.nan), "nan"),
+    },
+    checks.gradients_reach: {
+        "a layer detached": (
+            lambda: training(lambda m, x: m[2](m[1](m[0](x)).detach()).mean()), r"0\.weight.*0\.bias"),
+        "the last layer unused": (lambda: training(lambda m, x: m[:2](x).mean()), r"2\.weight"),
+        "not a number": (lambda: training(lambda m, x: (m(x) * 0 - 1).sqrt().mean()), "nan"),
+        "not a number at the start only": (
+            lambda: training(lambda m, x: m(x).square().sum().sqrt(), zeroed), "nan"),
+        "the loss detached": (lambda: training(lambda m, x: m(x).detach().mean()), "of 4 parameters"),
+        "a loss for each": (lambda: training(lambda m, x: m(x)), r"shape \(16, 1\), expected \(\)"),
+        "dead units": (lambda: training(lambda m, x: m(x).mean(), dead), r"0\.weight"),
+    },
+    checks.batch_independent: {
+        "NaN where others change": (
+            lambda: (lambda x: x + (4 - x.abs().sum()).sqrt(), torch.full((4, 1), 0.9)), "nan"),
+        "the first of integers": (lambda: (lambda x: x - x[:1], torch.tensor([[0], [1]])), "outputs change"),
+        "the last of integers": (lambda: (lambda x: x - x[-1:], torch.tensor([[0], [1]])), "outputs change"),
+        "batch norm": (lambda: (nn.BatchNorm1d(3), randn(5, 3)), "outputs change"),
+        "mean": (lambda: (lambda x: x - x.mean(0), randn(5, 3)), "change"),
+        "maximum": (lambda: (lambda x: x / x.abs().max(), randn(5, 3)), "outputs change"),
+        "sum": (lambda: (lambda x: x[:, 0] * x.sum(), randn(5, 3)), "change"),
+    },
+    checks.lipschitz: {
+        "a little steep": (
+            lambda: (lambda x: 1.01 * x[:, 0], torch.ones(6, 4), {"limit": 1.0}), "measured 1.01"),
+        "steep": (lambda: (lambda x: 10 * x.relu().sum(1), torch.ones(6, 4), {"limit": 1.0}), "measured 20"),
+        "mean over dimensions": (
+            lambda: (lambda x: x.sum(1) / x.shape[1] * 3, torch.ones(6, 4), {"limit": 1.0}), "measured 1.5"),
+        "shape": (lambda: (lambda x: x, randn(6, 4)), r"\(12,\) or \(12, 1\)"),
+        "infinite": (lambda: (lambda x: x.sum(1).abs().sqrt(), torch.zeros(6, 4)), "nan|inf"),
+    },
+    checks.reloads: {
+        "permutation": (lambda: (lambda: Permutation(5, plain), randn(4, 5)), "answers otherwise"),
+        "permutation of two": (lambda: (lambda: Permutation(2, plain), randn(4, 2)), "answers otherwise"),
+        "buffer that is not saved": (
+            lambda: (lambda: Permutation(5, functools.partial(buffer, persistent=False)), randn(4, 5)),
+            "answers otherwise"),
+        "signs": (lambda: (lambda: LULinear(3, plain), randn(4, 3)), "answers otherwise"),
+        "flag": (lambda: (lambda: ActNorm(3, "plain flag"), randn(2, 3)), "answers otherwise"),
+        "running mean": (lambda: (lambda: RunningMean(plain), 1 + randn(4, 3)), "answers otherwise"),
+    },
 }  # fmt: skip
-# A zero-initialised flow hides its bugs until its parameters are drawn.
-BUGS |= {
-    f"{check.__name__}: {bug}{', zero-initialised' if zero else ''}": (
-        lambda check=check, bug=bug, zero=zero: check(Flow(bug, zero), randn(16, 2)), words)
-    for zero in (False, True)
-    for check, bug, words in (
-        (invertible, "order of steps", "is not x.*measured"), (invertible, "epsilon", "measured 1.*e-05"),
-        (invertible, "not reversed", "is not x.*measured"), (log_det, "sign", "is -.*, its Jacobian's 0"),
-        (log_det, "half", "log_det of example"), (log_det, "shift", "log_det of example"),
-        (log_det, "over the batch", r"shape \(\)"), (log_det, "keeps a dimension", r"shape \(16, 16\)"))
-}  # fmt: skip
-# Answers that are no flow's; what comes back from the inverse does not concern log_det.
-BUGS |= {
-    f"{check.__name__}: {kind}": (
-        lambda check=check, forward=forward: check(Broken(forward), randn(4, 2)),
-        f"shape {got}, expected \\(4, 2\\)")
-    for check in (invertible, log_det)
-    for kind, forward, got in (
-        ("no log_det", lambda z, log_det: {"z": z}, "dict"), ("a list", lambda z, log_det: [z, log_det], "list"),
-        ("fewer dimensions", lambda z, log_det: (z[:, :1], log_det), r"\(4, 1\)"))
-} | {
-    "invertible: a tuple from the inverse": (
-        lambda: invertible(Broken(inverse=lambda x: (x, 0)), randn(4, 2)), r"shape tuple, expected \(4, 2\)")
-}  # fmt: skip
+FLOW_BUGS = (
+    (checks.invertible, "order of steps", "is not x"), (checks.invertible, "epsilon", "measured 1.*e-05"),
+    (checks.invertible, "not reversed", "is not x"), (checks.log_det, "sign", "log_det of example"),
+    (checks.log_det, "half", "log_det of example"), (checks.log_det, "shift", "log_det of example"),
+    (checks.log_det, "over the batch", r"shape \(\)"),
+    (checks.log_det, "keeps a dimension", r"shape \(16, 16\)"),
+)  # fmt: skip
+NO_FLOWS = (  # answers that are not (z, log_det)
+    ("z alone", lambda x: x, "NoneType"), ("a list", lambda x: [x, constant(0.0)(x)], "NoneType"),
+    ("fewer dimensions", lambda x: (x[:, :1], constant(0.0)(x)), r"\(4, 1\)"),
+)  # fmt: skip
+for check, bug, words in FLOW_BUGS:  # a zero-initialised flow hides its bugs until its parameters are drawn
+    BUGS[check][bug] = (lambda bug=bug: (Flow(bug), randn(16, 2)), words)
+    BUGS[check][f"{bug}, zero-initialised"] = (lambda bug=bug: (Flow(bug, zero=True), randn(16, 2)), words)
+for check, (kind, forward, got) in itertools.product((checks.invertible, checks.log_det), NO_FLOWS):
+    words = rf"shape {got}, expected \(4, 2\)"
+    BUGS[check][kind] = (lambda forward=forward: (Map(forward), randn(4, 2)), words)
 
 
-@pytest.mark.parametrize("bug", BUGS)
-def test_a_planted_bug_is_caught_in_words(bug):
-    call, words = BUGS[bug]
-    with pytest.raises(checks.CheckFailed, match=f"(?s)^{bug.partition(':')[0]}: .*{words}") as caught:
-        call()
-    assert checks.HINTS[bug.partition(":")[0]] in str(caught.value)
+def rows(table):
+    pairs = [(check, row) for check in table for row in table[check]]
+    return [pytest.param(*pair, id=f"{pair[0].__name__}: {pair[1]}") for pair in pairs]
+
+
+def call(check, given):
+    *arguments, options = given if isinstance(given[-1], dict) else (*given, {})
+    return check(*arguments, **options)
+
+
+@pytest.mark.parametrize("check, bug", rows(BUGS))
+def test_a_planted_bug_is_caught_in_words(check, bug):
+    given, words = BUGS[check][bug]
+    with pytest.raises(checks.CheckFailed, match=f"(?s)^{check.__name__}: .*{words}") as caught:
+        call(check, given())
+    assert checks.HINTS[check.__name__] in str(caught.value)
 
 
 @pytest.mark.slow  # torch.compile is slow to import
 def test_a_compiled_model_is_judged_as_the_model_in_it():
     with pytest.raises(checks.CheckFailed, match="4 leaks"):
-        autoregressive(torch.compile(zeroed(leaky())), (5,))
+        checks.autoregressive(torch.compile(zeroed(leaky())), (5,))
 
 
 # ---- correct models ----------------------------------------------------------------------------------------
@@ -645,80 +616,84 @@ def right_mades(seed):
     for unit in (nn.ReLU, nn.Sigmoid):
         model = MADE(dim, order=order, parameters=1 + seed % 3, unit=unit)
         # All that is allowed is there: nothing is missed either.
-        assert torch.equal(autoregressive(model, (dim,), order=order), rank[:, None] > rank)
+        assert torch.equal(checks.autoregressive(model, (dim,), order=order), rank[:, None] > rank)
 
 
 def one_leak_among_many(seed):
     with pytest.raises(checks.CheckFailed, match=" leaks"):
-        autoregressive(MADE(10, leak=True), (10,))
+        checks.autoregressive(MADE(10, leak=True), (10,))
 
 
 def right_flows(seed):
     x = randn(8, 2)
     for flow in (Flow(zero=seed % 2 == 0), ActNorm(2)):
-        assert invertible(flow, x) < 1e-9
-        assert log_det(flow, x) < 1e-9
+        assert checks.invertible(flow, x) < 1e-9
+        assert checks.log_det(flow, x) < 1e-9
 
 
 def right_probabilities(seed):
     model = MADE(8)
-    assert abs(sums_to_one(model.log_prob, 8) - 1) < 1e-12
-    sums_to_one(lambda x: model.log_prob(x), 8)  # in single precision
-    sums_to_one(CategoricalMADE(3, 4).log_prob, 3, values=4)
+    assert abs(checks.sums_to_one(model.log_prob, 8) - 1) < 1e-12
+    checks.sums_to_one(lambda x: model.log_prob(x), 8)  # in single precision
+    checks.sums_to_one(CategoricalMADE(3, 4).log_prob, 3, values=4)
 
 
 def right_densities(seed):
-    assert samples_match(sampler(UNEQUAL), UNEQUAL.log_prob) < 4.5
+    assert checks.samples_match(sampler(UNEQUAL), UNEQUAL.log_prob) < 4.5
     normal = rotated()
-    integrates_to_one(normal.log_prob, limits=(-14, 14))
+    checks.integrates_to_one(normal.log_prob, limits=(-14, 14))
     if seed < 10:
-        samples_match(sampler(normal), normal.log_prob, limits=(-14, 14))
+        checks.samples_match(sampler(normal), normal.log_prob, limits=(-14, 14))
 
 
 def right_estimators(seed):
-    seen = unbiased(lambda: randn(3).square(), torch.ones(3), n=1000)
+    seen = checks.unbiased(lambda: randn(3).square(), torch.ones(3), n=1000)
     assert 0.1 < seen < 0.4  # 4.5 · sqrt(2 / 1000) = 0.2
-    unbiased(lambda: 0.1, 0.1, n=100)
+    checks.unbiased(lambda: 0.1, 0.1, n=100)
 
 
 def right_bounds(seed):
     exact = randn(9)
-    assert bound(exact - 0.5, exact) == pytest.approx(0.5)
-    assert bound(exact, exact) == 0
+    assert checks.bound(exact - 0.5, exact) == pytest.approx(0.5)
+    assert checks.bound(exact, exact) == 0
 
 
 def right_gradients(seed):
     model = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.BatchNorm1d(8), nn.Dropout(0.2), nn.Linear(8, 1))
     if seed % 2:
         nn.init.zeros_(model[-1].weight)
-    norms = gradients_reach(lambda x: {"loss": model(x).square().mean() + model(x).mean()}, model, randn(16, 3))
+
+    def loss(x):
+        return {"loss": model(x).square().mean() + model(x).mean()}
+
+    norms = checks.gradients_reach(loss, model, randn(16, 3))
     assert norms.keys() == dict(model.named_parameters()).keys() and min(norms.values()) > 0
 
 
 def right_batches(seed):
     model = nn.Sequential(nn.Linear(3, 8), nn.LayerNorm(8), nn.Dropout(0.5), nn.Linear(8, 2))
-    assert batch_independent(model, randn(5, 3)) < 1e-12
-    assert batch_independent(nn.BatchNorm1d(3).eval(), randn(5, 3)) == 0
-    batch_independent(nn.Embedding(4, 2), torch.randint(4, (6, 3)))
-    batch_independent(Flow(), randn(5, 2))
+    assert checks.batch_independent(model, randn(5, 3)) < 1e-12
+    assert checks.batch_independent(nn.BatchNorm1d(3).eval(), randn(5, 3)) == 0
+    checks.batch_independent(nn.Embedding(4, 2), torch.randint(4, (6, 3)))
+    checks.batch_independent(Flow(), randn(5, 2))
 
 
 def right_critics(seed):
     w = randn(4)
-    slope = lipschitz(lambda x: x.flatten(1) @ w.to(x), randn(6, 1, 2, 2))
+    slope = checks.lipschitz(lambda x: x.flatten(1) @ w.to(x), randn(6, 1, 2, 2))
     assert slope == pytest.approx(w.norm().item())
     layers = [parametrizations.orthogonal(nn.Linear(4, 4)) for _ in range(3)]
     critic = nn.Sequential(*layers, nn.Linear(4, 1))
     critic[-1].weight.data /= critic[-1].weight.norm()
-    assert lipschitz(critic, randn(6, 4), limit=1.0) <= 1 + 1e-6
+    assert checks.lipschitz(critic, randn(6, 4), limit=1.0) <= 1 + 1e-6
 
 
 RIGHT = {
     "autoregressive": right_mades,
     "autoregressive, one leak": one_leak_among_many,
-    "autoregressive, categorical": lambda seed: autoregressive(
+    "autoregressive, categorical": lambda seed: checks.autoregressive(
         CategoricalMADE(3, 2 + seed % 4), (3,), values=2 + seed % 4),
-    "autoregressive, images": lambda seed: autoregressive(pixel_cnn(), (1, 5, 4)),
+    "autoregressive, images": lambda seed: checks.autoregressive(pixel_cnn(), (1, 5, 4)),
     "invertible, log_det": right_flows,
     "sums_to_one": right_probabilities,
     "samples_match, integrates_to_one": right_densities,
@@ -727,11 +702,12 @@ RIGHT = {
     "gradients_reach": right_gradients,
     "batch_independent": right_batches,
     "lipschitz": right_critics,
-    "reloads, buffers": lambda seed: reloads(lambda: Permutation(5), randn(4, 5)),
-    "reloads, batch norm and dropout": lambda seed: reloads(
-        lambda: nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Dropout(), nn.Linear(8, 2)), randn(4, 3)),
-    "reloads, tuples": lambda seed: reloads(lambda: Flow(layers=[ActNorm(3), LULinear(3)]), randn(4, 3)),
-    "reloads, running mean": lambda seed: reloads(lambda: RunningMean(buffer), 1 + randn(4, 3)),
+    "reloads, buffers": lambda seed: checks.reloads(lambda: Permutation(5), randn(4, 5)),
+    "reloads, batch norm and dropout": lambda seed: checks.reloads(
+        lambda: nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Dropout()), randn(4, 3)),
+    "reloads, tuples": lambda seed: checks.reloads(
+        lambda: Flow(layers=[ActNorm(3), LULinear(3)]), randn(4, 3)),
+    "reloads, running mean": lambda seed: checks.reloads(lambda: RunningMean(buffer), 1 + randn(4, 3)),
 }  # fmt: skip
 
 
@@ -744,34 +720,39 @@ def test_correct_models_are_not_accused_over_50_seeds(name):
 
 MODEL = MADE(6)  # what a lambda closes over
 ACCEPTED = {
-    "casts inside": lambda: autoregressive(CastingMADE(6), (6,)),
-    "takes logits": lambda: autoregressive(LogitMADE(6), (6,)),
-    "parametrised": lambda: autoregressive(weight_normed(MADE(6)), (6,)),
-    "holds a graph": lambda: autoregressive(with_a_graph_on_it(MADE(6), randn(2, 6)), (6,)),
-    "dropout": lambda: autoregressive(nn.Sequential(MADE(6), nn.Dropout(0.5)), (6,)),
-    "a function around a model in single precision": lambda: autoregressive(lambda x: MODEL(x), (6,)),
-    "draws noise": lambda: autoregressive(lambda x: MODEL(x.float()) + randn(len(x), 6), (6,)),
-    "embeds integers": lambda: autoregressive(
+    "casts inside": lambda: sees_all(casting(MADE(6))),
+    "takes logits": lambda: sees_all(of_logits(MADE(6))),
+    "parametrised": lambda: sees_all(weight_normed(MADE(6))),
+    "holds a graph": lambda: sees_all(with_a_graph_on_it(MADE(6))),
+    "dropout": lambda: sees_all(nn.Sequential(MADE(6), nn.Dropout(0.5))),
+    "a function around a model in single precision": lambda: sees_all(lambda x: MODEL(x)),
+    "draws noise": lambda: sees_all(lambda x: MODEL(x.float()) + randn(len(x), 6)),
+    "embeds integers": lambda: checks.autoregressive(
         nn.Sequential(nn.Embedding(3, 4), Apply(lambda e: e.sum(-1).cumsum(1) - e.sum(-1))), (4,), values=3),
-    "frozen mask": lambda: autoregressive(TrainableMask(5, requires_grad=False), (5,)),
-    "frozen model": lambda: autoregressive(TrainableMask(5).requires_grad_(False), (5,)),
+    "frozen mask": lambda: checks.autoregressive(TrainableMask(5, requires_grad=False), (5,)),
+    "frozen model": lambda: checks.autoregressive(TrainableMask(5).requires_grad_(False), (5,)),
     "ill-conditioned together": lambda: flow_checks(Flow(layers=[Linear(8) for _ in range(24)]), randn(4, 8)),
     "deep and steep": lambda: flow_checks(  # its scales have no bound: a draw of full size overflows
         Flow(layers=[Coupling(i % 2 == 1, squash=lambda scale: scale) for i in range(20)]), randn(8, 2)),
     "a scale that must be positive": lambda: flow_checks(Scale(), randn(4, 3)),
-    "a squeeze": lambda: flow_checks(Squeeze(), randn(3, 1, 4, 4)),
-    "images": lambda: log_det(lambda x: (x * 2, torch.full((len(x),), 16 * LN2).to(x)), randn(3, 1, 4, 4)),
-    "a thin peak": lambda: integrates_to_one(lambda x: NARROW.log_prob(x).sum(1)),
-    "an edge": lambda: integrates_to_one(disk),
-    "a flow's density": lambda: integrates_to_one(Flow().log_prob),
-    "a flow's samples": lambda: samples_match((flow := Flow()).sample, flow.log_prob),
-    "an estimate of a KL": lambda: unbiased(kl_draw, KL, n=1000),
+    "a squeeze": lambda: flow_checks(SQUEEZE, randn(3, 1, 4, 4)),
+    "images": lambda: checks.log_det(doubled(16 * LN2), randn(3, 1, 4, 4)),
+    "a thin peak": lambda: checks.integrates_to_one(lambda x: NARROW.log_prob(x).sum(1)),
+    "an edge": lambda: checks.integrates_to_one(disk),
+    "a flow's density": lambda: checks.integrates_to_one(Flow().log_prob),
+    "a flow's samples": lambda: checks.samples_match((flow := Flow()).sample, flow.log_prob),
+    "an estimate of a KL": lambda: checks.unbiased(kl_draw, KL, n=1000),
 }  # fmt: skip
 
 
+def sees_all(model):
+    """Check a model of six variables, and that no dependence is missed."""
+    assert checks.autoregressive(model, (6,)).sum() == 15
+
+
 def flow_checks(flow, x):
-    invertible(flow, x)
-    log_det(flow, x)
+    checks.invertible(flow, x)
+    checks.log_det(flow, x)
 
 
 @pytest.mark.parametrize("name", ACCEPTED)
@@ -786,73 +767,86 @@ def test_the_z_score_of_a_right_sampler_is_standard_normal(shape):
     z = []
     for seed in range(40):
         torch.manual_seed(seed)
-        z.append(samples_match(sampler(density), log_prob, n=2000))
+        z.append(checks.samples_match(sampler(density), log_prob, n=2000))
     z = torch.tensor(z)
     assert abs(z.mean()) < 0.7 and 0.6 < z.std() < 1.5  # 4 and more standard errors wide
 
 
 def test_dependence_is_the_structure_of_the_function():
-    matrix = dependence(lambda x: torch.stack([x[:, 0] * x[:, 2], x[:, 1].round()], 1), (3,))
+    matrix = checks.dependence(lambda x: torch.stack([x[:, 0] * x[:, 2], x[:, 1].round()], 1), (3,))
     assert matrix.tolist() == [[True, False, True], [False, True, False]]
-    assert dependence(nn.Conv2d(1, 2, 3), (1, 4, 4)).sum(1).tolist() == [9] * 8
-    assert autoregressive(pixel_by_pixel, (3, 2, 2)).sum() == 12 * 11 / 2  # channels are drawn inside a pixel
+    assert checks.dependence(nn.Conv2d(1, 2, 3), (1, 4, 4)).sum(1).tolist() == [9] * 8
+    # Channels are drawn inside a pixel.
+    assert checks.autoregressive(pixel_by_pixel, (3, 2, 2)).sum() == 12 * 11 / 2
 
 
 def test_a_made_of_mnist_size_takes_seconds():
     start = time.perf_counter()
-    autoregressive(MADE(784, 500), (784,))
+    checks.autoregressive(MADE(784, 500), (784,))
     assert time.perf_counter() - start < 30  # about one on an idle machine
 
 
 # ---- arguments that are refused ----------------------------------------------------------------------------
 
 REFUSED = {
-    "no shape": (lambda: autoregressive(MADE(5), ()), "tuple of sizes"),
-    "a size of zero": (lambda: autoregressive(MADE(5), (0,)), "tuple of sizes"),
-    "a number for a shape": (lambda: autoregressive(MADE(5), 5), "tuple of sizes"),
-    "a size that is no integer": (lambda: autoregressive(MADE(5), (5.0,)), "tuple of sizes"),
-    "one value": (lambda: autoregressive(MADE(5), (5,), values=1), "at least 2, got 1"),
-    "another shape": (lambda: autoregressive(MADE(5), (6,)), r"does not take shape \(2, 6\)"),
-    "too short an order": (lambda: autoregressive(MADE(5), (5,), order=range(4)), "permutation of 0 … 4"),
-    "an order that repeats": (
-        lambda: autoregressive(MADE(5), (5,), order=[0, 1, 2, 3, 3]), "permutation of 0 … 4"),
-    "an order that starts at 1": (lambda: autoregressive(MADE(5), (5,), order=range(1, 6)), "permutation"),
-    "no inverse": (lambda: invertible(nn.Linear(2, 2), randn(4, 2)), "no method inverse"),
-    "no variable": (lambda: sums_to_one(normal_2d, 0), "at least 1"),
-    "one state": (lambda: sums_to_one(normal_2d, 5, values=1), "at least 2"),
-    "too many states": (lambda: sums_to_one(normal_2d, 30), "too many, at most"),
-    "limits, upper first": (lambda: integrates_to_one(normal_2d, limits=(8, -8)), "limits"),
-    "no interval": (lambda: integrates_to_one(normal_2d, limits=(0, 0)), "limits"),
-    "an infinite window": (lambda: integrates_to_one(normal_2d, limits=(0, math.inf)), "limits"),
-    "few samples": (lambda: samples_match(sampler(STANDARD), STANDARD.log_prob, n=999), "at least 1000"),
-    "a truth of another shape": (lambda: unbiased(lambda: torch.zeros(3), 0.0, n=100), r"\(3,\), the truth"),
-    "a draw of another shape": (lambda: unbiased(lambda: 0.0, [0.0], n=100), r"the truth \(1,\)"),
-    "one draw": (lambda: unbiased(lambda: 0.0, 0.0, n=1), "at least 100"),
-    "bounds of another shape": (lambda: bound([1.0, 2.0], 3.0), "shapes"),
-    "nothing to train": (lambda: gradients_reach(lambda x: x.mean(), nn.ReLU(), randn(3)), "no parameter"),
-    "one example": (lambda: batch_independent(nn.Linear(3, 3), randn(1, 3)), "2 examples"),
-    "the same model twice": (lambda: reloads(lambda: MODEL, randn(2, 6)), "a new model at each call"),
-} | {
-    f"{check.__name__}: {kind}": (lambda check=check, x=x: check(Flow(), x), words)
-    for check in (invertible, log_det)
-    for kind, x, words in (
-        ("integers", torch.zeros(3, 2, dtype=torch.long), "real examples"), ("text", "x", "real examples"),
-        ("one dimension", torch.zeros(3), "real examples"), ("no example", torch.zeros(0, 2), "B > 0"),
-        ("more dimensions", torch.zeros(4, 3), r"does not take shape \(4, 3\)"))
+    checks.autoregressive: {
+        "no shape": (lambda: (MADE(5), ()), "tuple of sizes"),
+        "a size of zero": (lambda: (MADE(5), (0,)), "tuple of sizes"),
+        "a number for a shape": (lambda: (MADE(5), 5), "tuple of sizes"),
+        "a size that is no integer": (lambda: (MADE(5), (5.0,)), "tuple of sizes"),
+        "one value": (lambda: (MADE(5), (5,), {"values": 1}), "at least 2, got 1"),
+        "another shape": (lambda: (MADE(5), (6,)), r"does not take shape \(2, 6\)"),
+        "too short an order": (lambda: (MADE(5), (5,), {"order": range(4)}), "permutation of 0 … 4"),
+        "an order that repeats": (lambda: (MADE(5), (5,), {"order": [0, 1, 2, 3, 3]}), "permutation of 0"),
+        "an order that starts at 1": (lambda: (MADE(5), (5,), {"order": range(1, 6)}), "permutation of 0"),
+    },
+    checks.invertible: {"no inverse": (lambda: (nn.Linear(2, 2), randn(4, 2)), "no method inverse")},
+    checks.log_det: {},
+    checks.sums_to_one: {
+        "no variable": (lambda: (normal_2d, 0), "at least 1"),
+        "one value": (lambda: (normal_2d, 5, {"values": 1}), "at least 2"),
+        "too many states": (lambda: (normal_2d, 30), "too many, at most"),
+    },
+    checks.integrates_to_one: {
+        "upper limit first": (lambda: (normal_2d, {"limits": (8, -8)}), "limits"),
+        "no interval": (lambda: (normal_2d, {"limits": (0, 0)}), "limits"),
+        "an infinite window": (lambda: (normal_2d, {"limits": (0, math.inf)}), "limits"),
+    },
+    checks.samples_match: {
+        "few samples": (lambda: (sampler(STANDARD), STANDARD.log_prob, {"n": 999}), "at least 1000"),
+    },
+    checks.unbiased: {
+        "a truth of another shape": (lambda: (lambda: torch.zeros(3), 0.0, {"n": 100}), r"\(3,\), the truth"),
+        "a draw of another shape": (lambda: (lambda: 0.0, [0.0], {"n": 100}), r"the truth \(1,\)"),
+        "one draw": (lambda: (lambda: 0.0, 0.0, {"n": 1}), "at least 100"),
+    },
+    checks.bound: {"another shape": (lambda: ([1.0, 2.0], 3.0), "shapes")},
+    checks.gradients_reach: {
+        "nothing to train": (lambda: (lambda x: x.mean(), nn.ReLU(), randn(3)), "no parameter"),
+    },
+    checks.batch_independent: {"one example": (lambda: (nn.Linear(3, 3), randn(1, 3)), "2 examples")},
+    checks.reloads: {"one model twice": (lambda: (lambda: MODEL, randn(2, 6)), "a new model at each call")},
 }  # fmt: skip
+NO_EXAMPLES = (
+    ("integers", torch.zeros(3, 2, dtype=torch.long), "real examples"), ("text", "x", "real examples"),
+    ("one dimension", torch.zeros(3), "real examples"), ("no example", torch.zeros(0, 2), "B > 0"),
+    ("more dimensions", torch.zeros(4, 3), r"does not take shape \(4, 3\)"),
+)  # fmt: skip
+for check, (kind, x, words) in itertools.product((checks.invertible, checks.log_det), NO_EXAMPLES):
+    REFUSED[check][kind] = (lambda x=x: (Flow(), x), words)
 
 
-@pytest.mark.parametrize("name", REFUSED)
-def test_bad_arguments_are_refused(name):
-    call, words = REFUSED[name]
+@pytest.mark.parametrize("check, kind", rows(REFUSED))
+def test_bad_arguments_are_refused(check, kind):
+    given, words = REFUSED[check][kind]
     with pytest.raises(ValueError, match=words) as error:
-        call()
+        call(check, given())
     assert not isinstance(error.value, checks.CheckFailed)  # nothing was judged
 
 
 def test_a_state_that_does_not_fit_is_refused_by_torch():
-    with pytest.raises(RuntimeError, match="Unexpected key.*seen"):
-        reloads(Grows, randn(4, 2))
+    with pytest.raises(RuntimeError, match="size mismatch for weight"):
+        checks.reloads(lambda: nn.Linear(4, int(torch.randint(1, 99, ()))), randn(2, 4))
 
 
 # ---- what all have in common -------------------------------------------------------------------------------
@@ -865,18 +859,18 @@ def test_models_and_the_random_state_are_left_untouched():
     models = [made, flow, critic, act_norm]
     before = [copy.deepcopy(model.state_dict()) for model in models]
     random_state = torch.get_rng_state()
-    autoregressive(made, (5,))
-    dependence(made, (5,))
-    sums_to_one(made.log_prob, 5)
+    checks.autoregressive(made, (5,))
+    checks.dependence(made, (5,))
+    checks.sums_to_one(made.log_prob, 5)
     flow_checks(flow, x)
     flow_checks(act_norm, x)
-    integrates_to_one(flow.log_prob)
-    samples_match(flow.sample, flow.log_prob, n=1000)
-    lipschitz(critic, x)
-    unbiased(lambda: randn(()), 0.0, n=100)
-    batch_independent(flow, x)
-    gradients_reach(lambda batch: critic(batch).square().mean(), critic, x)
-    reloads(lambda: ActNorm(2), x)
+    checks.integrates_to_one(flow.log_prob)
+    checks.samples_match(flow.sample, flow.log_prob, n=1000)
+    checks.lipschitz(critic, x)
+    checks.unbiased(lambda: randn(()), 0.0, n=100)
+    checks.batch_independent(flow, x)
+    checks.gradients_reach(lambda batch: critic(batch).square().mean(), critic, x)
+    checks.reloads(lambda: ActNorm(2), x)
     assert torch.equal(torch.get_rng_state(), random_state)
     assert torch.equal(x, kept) and x.dtype == torch.float32 and not x.requires_grad
     for model, state in zip(models, before, strict=True):
@@ -889,7 +883,7 @@ def test_models_and_the_random_state_are_left_untouched():
 def test_a_failure_is_an_assertion_and_every_public_check_has_a_hint():
     assert issubclass(checks.CheckFailed, AssertionError)
     assert set(checks.__all__) == {*checks.HINTS, "CheckFailed", "WrongShape", "judge"}
-    assert all(any(bug.startswith(f"{check}: ") for bug in BUGS) for check in checks.HINTS)
+    assert {check.__name__ for check in BUGS} == set(checks.HINTS)
 
 
 # ---- answers to exercises ----------------------------------------------------------------------------------
@@ -904,7 +898,7 @@ def crooked(answer):
 
 
 def sums(log_prob):
-    sums_to_one(log_prob, 3)
+    checks.sums_to_one(log_prob, 3)
 
 
 ANSWERS = {
@@ -912,9 +906,9 @@ ANSWERS = {
     "blank in a check": (blank, sums, "not answered yet"),
     "wrong": (5, crooked, "not right: 2 + 2 is 4, not 5"),
     "fails": (None, lambda answer: answer + 1, "not right: unsupported operand"),
-    "fails a check": (lambda x: 0 * x.sum(1), sums, "not right: sums_to_one: the probabilities of all 8 states"),
+    "fails a check": (constant(0.0), sums, "not right: sums_to_one: the probabilities of all 8 states"),
     "right": (4, crooked, "right"),
-    "passes a check": (lambda x: 0 * x.sum(1) - 3 * LN2, sums, "right"),
+    "passes a check": (constant(-3 * LN2), sums, "right"),
 }  # fmt: skip
 
 
@@ -923,13 +917,4 @@ def test_an_answer_is_judged_in_one_line(kind, capsys):
     answer, check, words = ANSWERS[kind]
     assert checks.judge(answer, check) is None
     said = capsys.readouterr().out
-    assert said.startswith(words) and said.count("\n") == 1
-    assert said == f"{words}\n" or words.startswith("not right: ")
-
-
-def test_judging_can_be_interrupted():
-    def interrupt(answer):
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        checks.judge(None, interrupt)
+    assert said.startswith(words) if words.startswith("not right") else said == f"{words}\n"
