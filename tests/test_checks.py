@@ -819,7 +819,7 @@ REFUSED = {
         "nothing to train": (lambda: (lambda x: x.mean(), nn.ReLU(), randn(3)), "no parameter"),
     },
     checks.batch_independent: {"one example": (lambda: (nn.Linear(3, 3), randn(1, 3)), "2 examples")},
-    checks.reloads: {"one model twice": (lambda: (functools.cache(nn.ReLU), randn(2, 6)), "a new model at each call")},
+    checks.reloads: {"one model twice": (lambda: (functools.cache(nn.ReLU), randn(2, 6)), "a new model")},
 }  # fmt: skip
 NO_EXAMPLES = (
     ("integers", torch.zeros(3, 2, dtype=torch.long), "real examples"), ("text", "x", "real examples"),
