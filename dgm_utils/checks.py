@@ -105,7 +105,8 @@ def autoregressive(
     matrix = matrix.reshape(-1, len(index), len(index)).any(0)
     leaks = matrix[order][:, order].triu().nonzero().tolist()  # both in the order of drawing
     i, j = leaks[0] if leaks else (0, 0)
-    message = f"{len(leaks)} leaks: output {order[i]} = order[{i}] depends on input {order[j]} = order[{j}]"
+    message = f"{len(leaks)} leaks: output {order[i]} (drawn as number {i + 1}) depends on input {order[j]}"
+    message += f" (drawn as number {j + 1})"
     _verdict(check, len(leaks), 0, message)
     return matrix
 
