@@ -412,7 +412,7 @@ BUGS = {
         "order ignored": (lambda: (MADE(5), (5,), {"order": ORDER}), "leaks"),
         "the first leak in the order of drawing is named": (
             lambda: (lambda x: F.pad(x[:, [3, 0]], (1, 0))[:, [0, 1, 0, 2]], (4,), {"order": [2, 0, 1, 3]}),
-            r"\b1 leaks: output 1 = order\[2\] depends on input 3 = order\[3\]"),
+            r"\b1 leaks: output 1 \(drawn as number 3\) depends on input 3 \(drawn as number 4\)"),
         "no mask": (lambda: (nn.Linear(5, 5), (5,)), "15 leaks"),
         "second parameter leaks": (lambda: (lambda x: torch.stack([0 * x, x], 1), (5,)), "5 leaks"),
         "as many parameters as inputs": (lambda: (MADE(5, parameters=5, last=torch.ge), (5,)), "4 leaks"),
@@ -429,7 +429,7 @@ BUGS = {
         "saturated": (lambda: (lambda x: torch.tanh(1e3 * x), (4,)), "4 leaks"),
         "step function": (lambda: (lambda x: (x > 0).to(x), (4,)), "4 leaks"),
         "branch on a later input": (
-            lambda: (branching, (2,)), r"output 0 = order\[0\] depends on input 1 = order\[1\]"),
+            lambda: (branching, (2,)), r"output 0 \(drawn as number 1\) depends on input 1 \(drawn as number 2\)"),
         "normalised over the variables": (lambda: (nn.LayerNorm(4), (4,)), "10 leaks"),
         "logit of the input": (lambda: (torch.logit, (4,)), "4 leaks"),
         "bound method": (lambda: (leaky().forward, (5,)), "4 leaks"),
