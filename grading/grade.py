@@ -50,9 +50,7 @@ def grade(homework: Homework, one: Submission, files: Files, sandbox: Sandbox) -
 def ungraded(homework: Homework, one: Submission, sandbox: Sandbox) -> Result:
     """Return a result in which nothing is decided."""
     questions = {question.id: Entry(0, question.points) for question in homework.questions}
-    return Result(
-        one.student, homework.name, homework.max, sandbox.kind, questions, notes=list(one.notes)
-    )
+    return Result(one.student, homework.name, homework.max, sandbox.kind, questions, notes=list(one.notes))
 
 
 def note_what_was_left_out(result: Result, rebuilt: Rebuilt, outcome: Outcome) -> None:

@@ -87,9 +87,7 @@ def _grade_and_keep(
         store.keep(folder, key, grade(homework, one, files, sandbox))
 
 
-def _collected(
-    homework: Homework, one: Submission, sandbox: Sandbox, out: Path, code: int | None
-) -> Record:
+def _collected(homework: Homework, one: Submission, sandbox: Sandbox, out: Path, code: int | None) -> Record:
     """Return the record that a submission's process kept, or one that says that the process failed."""
     folder = store.folder_of(out, one.student)
     try:

@@ -1,14 +1,18 @@
-"""Make the student version of a homework, as `nbgrader generate_assignment` would, from nbformat alone."""
+"""Make the student version of a homework, as `nbgrader generate_assignment` would, without nbgrader."""
+
+from __future__ import annotations
 
 import ast
 import copy
 import hashlib
 import re
 from pathlib import Path
-
-from nbformat import NotebookNode
+from typing import TYPE_CHECKING
 
 from tools.notebooks import CODE_STUB, TEXT_STUB, read_notebook, text_of, write_atomically
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
 
 # The first line of an answer cell names the answer: `# @answer q1`, in Markdown `<!-- @answer q2_text -->`.
 ANSWER = re.compile(r"\A\s*(?:#|<!--)[ \t]*@answer[ \t]+([A-Za-z0-9_]+)")

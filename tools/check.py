@@ -75,7 +75,7 @@ def run(notebook: NotebookNode, folder: Path, cell_seconds: float) -> None:
     """Run every cell whose predecessors left the kernel alive; errors stay in the cells."""
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            cell.outputs = []
+            cell.outputs, cell.execution_count = [], None
     client = NotebookClient(
         notebook,
         timeout=cell_seconds,

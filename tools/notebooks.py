@@ -8,9 +8,10 @@ import re
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import nbformat
-from nbformat import NotebookNode
+if TYPE_CHECKING:  # nbformat takes up to two seconds: only what reads or writes a notebook waits for it
+    from nbformat import NotebookNode
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("seminars", "homeworks")  # where the course keeps its notebooks
@@ -69,6 +70,8 @@ def read_notebook(path: str | Path) -> NotebookNode:
     if version != 4 or not isinstance(content.get("cells"), list):
         advice = "save it again with Jupyter"
         raise NotebookError(f"{path}: expected a notebook of format 4, got {version}; {advice}")
+    import nbformat
+
     try:
         # Not nbformat.reads: it gives random ids to cells that have none, and a second run would differ.
         return nbformat.v4.reads(text)
@@ -78,6 +81,8 @@ def read_notebook(path: str | Path) -> NotebookNode:
 
 def text_of(notebook: NotebookNode) -> str:
     """Return the one text of a notebook's file: every tool that writes one writes this."""
+    import nbformat
+
     return nbformat.writes(notebook).rstrip("\n") + "\n"
 
 

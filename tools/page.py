@@ -59,7 +59,9 @@ def points_table() -> str:
     """Return the Markdown table of what the homeworks are worth."""
     homeworks = course.plan()["homework"]
     rows = ["| homework | points | kind |", "| ---: | ---: | --- |"]
-    rows += [f"| {number} | {one['points']} | {one['kind']} |" for number, one in enumerate(homeworks, start=1)]
+    rows += [
+        f"| {number} | {one['points']} | {one['kind']} |" for number, one in enumerate(homeworks, start=1)
+    ]
     return "\n".join([*rows, f"| sum | {sum(one['points'] for one in homeworks)} | |"])
 
 
