@@ -83,12 +83,7 @@ class Conversation:
 
 
 def converse(
-    process: subprocess.Popen,
-    cells: list[str],
-    questions: dict[str, list[Case]],
-    limits: Limits,
-    *,
-    kind: str,
+    process: subprocess.Popen, cells: list[str], questions: dict[str, list[Case]], limits: Limits, kind: str
 ) -> Outcome:
     """Send the job, then the cases, and collect frames until the sandbox has closed its output."""
     watched = kind != "docker"  # which keeps its own watch
@@ -155,9 +150,7 @@ def encode_cases(questions: dict[str, list[Case]]) -> bytes:
         return base64.b64encode(file.getvalue()).decode()
 
     def sent(case: Case) -> dict:
-        return {
-            "driver": case.driver,
-            "inputs": {name: encoded(value) for name, value in case.inputs.items()},
-        }
+        inputs = {name: encoded(value) for name, value in case.inputs.items()}
+        return {"driver": case.driver, "inputs": inputs}
 
     return json.dumps({name: [sent(case) for case in cases] for name, cases in questions.items()}).encode()

@@ -1,4 +1,4 @@
-"""Write what the teacher and the student read: a table, a page and one JSON for each student, all from records."""
+"""Write what teacher and student read, all from records: a table, a page and one JSON for each student."""
 
 import csv
 import html

@@ -1,17 +1,17 @@
 """Ways around faults of Jupyter's tools, in one place so that each can go when its fault has gone.
 
 - `KernelManager`: a widget that a cell shows can take the signal of the cell's reply, and nbclient 0.11 waits
-  for it for ever. Delete it when https://github.com/jupyter/nbclient/issues/312 is solved, and a notebook with
-  sliders has run fifty times on a busy machine.
-- `unexpected_error`: `papermill.execute_notebook` (2.7) fails for every error that a cell shows, also in a cell
-  tagged `raises-exception`. Delete it, and call that function, when papermill's own
+  for it for ever. Delete it when https://github.com/jupyter/nbclient/issues/312 is solved and a notebook
+  with sliders has run fifty times on a busy machine.
+- `unexpected_error`: `papermill.execute_notebook` (2.7) fails for every error that a cell shows, also where
+  the cell is tagged `raises-exception`. Delete it, and call that function, when papermill's own
   `raise_for_execution_errors` heeds the tag.
 - `be_quiet_about_dead_kernels`: nbclient leaves tasks behind when a kernel dies, and asyncio reports each in
   ten lines. Delete it when a notebook that calls `os._exit(1)` prints nothing of destroyed tasks without it.
-- `NoticesDeath`: nbval 0.11 waits for the whole time-out of a cell, 2,000 seconds, when the kernel dies in it.
-  Delete it when `nbval.kernel.RunningKernel.get_message` asks whether the kernel lives.
+- `NoticesDeath`: nbval 0.11 waits for the whole time-out of a cell, 2,000 seconds, when the kernel dies in
+  it. Delete it when `nbval.kernel.RunningKernel.get_message` asks whether the kernel lives.
 
-No issue was found for the last three. tests/test_tools.py reproduces the first, the second and the last.
+No issue was found for the last three. tests/test_tools.py tries the first, the second and the last.
 """
 
 from __future__ import annotations
