@@ -95,11 +95,11 @@ def citation(text: str) -> str:
 PAGES = {"README.md": readme, "POLICY.md": policy, "CITATION.cff": citation}
 
 
-def main() -> int:
-    """Renew every page, or with --check list those that are not current."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main(arguments: list[str] | None = None) -> int:
+    """Renew every page, or with --check list those that are not current; return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m tools.page", description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing, exit 1 when something is stale")
-    check = parser.parse_args().check
+    check = parser.parse_args(arguments).check
     stale = 0
     for name, renew in PAGES.items():
         path = ROOT / name
