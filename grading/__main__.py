@@ -38,9 +38,9 @@ def parser() -> argparse.ArgumentParser:
     words = "of the hidden inputs (default: kept in OUT, or a new secret)"
     grade.add_argument("--seed", type=int, help=words)
     grade.add_argument("--sandbox", choices=("bwrap", "docker", "none"), default="bwrap")
-    student = commands.add_parser("student", help="write the student version of a homework")
-    student.add_argument("homework", type=Path)
-    student.add_argument("--check", action="store_true", help="only say whether it is current")
+    student = commands.add_parser("student", help="write the student versions of homeworks")
+    student.add_argument("homeworks", type=Path, nargs="+", help="folders, such as homeworks/homework1")
+    student.add_argument("--check", action="store_true", help="only say whether they are current")
     return top
 
 
@@ -115,13 +115,16 @@ def _collected(folder: Path, notebook: str) -> list:
 
 
 def student(options: argparse.Namespace) -> int:
-    """Write or check a student version."""
+    """Write or check student versions."""
     from grading.student import homework_paths, write
 
-    current = write(options.homework, check=options.check)
-    state = "current" if current else "stale, run python -m grading student" if options.check else "written"
-    print(f"{homework_paths(options.homework)[1]}: {state}")
-    return int(options.check and not current)
+    stale = 0
+    for homework in options.homeworks:
+        current = write(homework, check=options.check)
+        stale += not current
+        renewed = "stale, run python -m grading student" if options.check else "written"
+        print(f"{homework_paths(homework)[1]}: {'current' if current else renewed}")
+    return int(options.check and stale > 0)
 
 
 if __name__ == "__main__":

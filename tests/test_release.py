@@ -111,6 +111,12 @@ def test_students_can_check_a_notebook(edition):
     assert (done.returncode, done.stderr.count("\n")) == (2, 1) and "README.md:1: broken JSON" in done.stderr
 
 
+def test_contributing_names_every_file_of_the_grader():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    files = {path.name for path in ROOT.glob("grading/*.py")} - {"__init__.py", "__main__.py"}
+    assert not {name for name in files if f"`{name}`" not in text}
+
+
 def test_pages_name_no_file_that_students_do_not_have(edition):
     for path in ("README.md", "POLICY.md", "Makefile"):
         assert (
