@@ -46,7 +46,7 @@ fmt: .venv/.ok            ## format code, notebooks, pages; renew student versio
 	@$(RUN) ruff check -q --fix; $(RUN) ruff format -q
 	@$(RUN) tools.page && $(RUN) tools.normalise
 # begin instructors
-	@for homework in homeworks/homework*; do $(RUN) grading release $$homework; done
+	@$(RUN) grading student homeworks/homework*
 # end instructors
 	@$(RUN) tools.sheet
 

@@ -1,15 +1,16 @@
 """Command line of the grader.
 
-Exit status: 0 the batch finished, the student version was written or is current, every visible check passed;
-1 a student version that is stale (`release --check`) or a visible check that failed (`check`);
-2 the sandbox is missing; 64 the command was called wrongly, a file could not be read or written, or marks.csv
-holds what cannot be a mark.
+Exit status: 0 the batch finished, or the student version was written or is current; 1 a student version is
+stale (`student --check`); 2 the sandbox is missing; 64 the command was called wrongly, a file could not be
+read or written, or marks.csv holds what cannot be a mark.
 """
 
 import argparse
 import io
 import sys
 from pathlib import Path
+
+from tools.notebooks import NotebookError
 
 MISSING, USAGE = 2, 64
 
@@ -24,27 +25,22 @@ class Parser(argparse.ArgumentParser):
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the parser of all three commands."""
-    top = Parser("python -m grading", description="Grade homeworks, make student versions, check a notebook.")
+    """Return the parser of both commands."""
+    top = Parser("python -m grading", description="Grade homeworks, make their student versions.")
     commands = top.add_subparsers(dest="command", required=True, parser_class=Parser)
     grade = commands.add_parser("grade", help="grade a folder of submissions")
     grade.add_argument("homework", type=Path, help="folder of the homework, such as homeworks/homework1")
     grade.add_argument("submissions", type=Path, help="folder with STUDENT.ipynb or STUDENT/hwN.ipynb")
-    grade.add_argument(
-        "--out", type=Path, required=True, help="folder for grades.csv, marks.csv and a folder per student"
-    )
-    grade.add_argument(
-        "--jobs", type=int, default=1, help="submissions at a time, at most one per core (default 1)"
-    )
-    grade.add_argument(
-        "--seed", type=int, help="of the hidden inputs (default: kept in OUT, or a new secret)"
-    )
+    words = "folder for grades.csv, marks.csv and a folder per student"
+    grade.add_argument("--out", type=Path, required=True, help=words)
+    words = "submissions at a time, at most one per core (default 1)"
+    grade.add_argument("--jobs", type=int, default=1, help=words)
+    words = "of the hidden inputs (default: kept in OUT, or a new secret)"
+    grade.add_argument("--seed", type=int, help=words)
     grade.add_argument("--sandbox", choices=("bwrap", "docker", "none"), default="bwrap")
-    release = commands.add_parser("release", help="write the student version of a homework")
-    release.add_argument("homework", type=Path)
-    release.add_argument("--check", action="store_true", help="only say whether it is current")
-    check = commands.add_parser("check", help="run a notebook's visible checks, as a student does")
-    check.add_argument("notebook", type=Path)
+    student = commands.add_parser("student", help="write the student versions of homeworks")
+    student.add_argument("homeworks", type=Path, nargs="+", help="folders, such as homeworks/homework1")
+    student.add_argument("--check", action="store_true", help="only say whether they are current")
     return top
 
 
@@ -55,40 +51,23 @@ def main(arguments: list[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     options = parser().parse_args(arguments)
     try:
-        return {"grade": grade, "release": release, "check": check}[options.command](options)
-    except (OSError, ValueError) as error:  # such as a file where a folder is expected
+        return {"grade": grade, "student": student}[options.command](options)
+    except (OSError, ValueError, NotebookError) as error:  # such as a file where a folder is expected
         print(f"python -m grading {options.command}: {error}", file=sys.stderr)
         return USAGE
 
 
 def grade(options: argparse.Namespace) -> int:
     """Grade a batch."""
-    try:
-        from grading import batch, marks, report, sandbox, submission
-    except ImportError as error:
-        raise ValueError(f"this copy of the course has no grader ({error})") from None
-    if options.jobs < 1 or (options.seed is not None and options.seed < 0):
-        raise ValueError(
-            f"--jobs must be at least 1 and --seed at least 0, got {options.jobs} and {options.seed}"
-        )
-    if not options.submissions.is_dir():
-        raise NotADirectoryError(f"{options.submissions} is not a folder of submissions")
-    out, submissions = options.out.resolve(), options.submissions.resolve()
-    if out.is_relative_to(submissions) or submissions.is_relative_to(out):
-        raise ValueError(
-            f"--out {options.out} and the submissions {options.submissions} lie in one another: "
-            "results must not be written where students write"
-        )
-    options.out.mkdir(parents=True, exist_ok=True)
-    homework = batch.load(options.homework, batch.seed_of(options.out, options.seed))
-    submissions, others = submission.collect(options.submissions, homework.notebook)
-    if others:
-        print(
-            f"passed over, neither notebooks nor folders: {', '.join(map(report.line, others))}",
-            file=sys.stderr,
-        )
-    known = {one.student for one in submissions} | report.students(options.out)
-    given = marks.read(options.out / "marks.csv", homework.questions, known)  # before anything is written
+    from grading import homework, marks, pool, report, sandbox, store
+
+    submissions, out = _folders(options)
+    out.mkdir(parents=True, exist_ok=True)
+    task = homework.load(options.homework, store.seed_of(out, options.seed))
+    handed_in = _collected(submissions, task.notebook)
+    # Before anything is written: marks that cannot be read stop a batch that would take hours.
+    known = {one.student for one in handed_in} | store.students(out)
+    marks.read(out / "marks.csv", task.questions, known)
     try:
         box = sandbox.find(options.sandbox, options.homework / "hidden.py")
     except sandbox.SandboxMissing as missing:
@@ -96,33 +75,56 @@ def grade(options: argparse.Namespace) -> int:
         return MISSING
     if box.kind == "none":
         print("WARNING: no sandbox: submissions can read and change everything that you can", file=sys.stderr)
-    results = batch.grade_all(homework, submissions, given, box, options.out, options.jobs)
-    results = batch.merge_marks(homework, submissions, results, options.out)
-    report.write_grades(options.out / "grades.csv", homework.questions, results)
-    print(f"{len(results)} submissions, {options.out / 'grades.csv'}")
-    left = sum(entry["status"] == "manual" for result in results for entry in result["questions"].values())
-    if left:
-        print(f"{left} written answers to mark in {options.out / 'marks.csv'}, see answers_*.html beside it")
+    records = pool.grade_all(task, handed_in, box, out, options.jobs)
+    given = marks.update(out / "marks.csv", task.questions, records)  # those of the last minute too
+    records = {student: marks.merge(found, given, student) for student, found in records.items()}
+    report.publish(task, records, given, out)
+    print(f"{len(records)} submissions, {out / 'grades.csv'}")
+    if left := sum(len(found.result.having("manual")) for found in records.values()):
+        print(f"{left} written answers to mark in {out / 'marks.csv'}, see answers_*.html beside it")
     return 0
 
 
-def release(options: argparse.Namespace) -> int:
-    """Write or check a student version."""
-    from grading.release import homework_paths
-    from grading.release import release as write
+def _folders(options: argparse.Namespace) -> tuple[Path, Path]:
+    """Return the folders of submissions and of results, or raise for options that cannot be meant."""
+    submissions, out = options.submissions, options.out
+    if options.jobs < 1 or (options.seed is not None and options.seed < 0):
+        got = f"got {options.jobs} and {options.seed}"
+        raise ValueError(f"--jobs must be at least 1 and --seed at least 0, {got}")
+    if not submissions.is_dir():
+        raise NotADirectoryError(f"{submissions} is not a folder of submissions")
+    ours, theirs = out.resolve(), submissions.resolve()
+    if ours.is_relative_to(theirs) or theirs.is_relative_to(ours):
+        raise ValueError(
+            f"--out {out} and the submissions {submissions} lie in one another: "
+            "results must not be written where students write"
+        )
+    return submissions, out
 
-    current = write(options.homework, check=options.check)
-    student = homework_paths(options.homework)[1]
-    state = "current" if current else "stale, run python -m grading release" if options.check else "written"
-    print(f"{student}: {state}")
-    return int(options.check and not current)
+
+def _collected(folder: Path, notebook: str) -> list:
+    """Return the submissions in a folder, and say which files in it are none."""
+    from grading import submission
+    from grading.text import one_line
+
+    submissions, others = submission.collect(folder, notebook)
+    if others:
+        names = ", ".join(map(one_line, others))
+        print(f"passed over, neither notebooks nor folders: {names}", file=sys.stderr)
+    return submissions
 
 
-def check(options: argparse.Namespace) -> int:
-    """Run a notebook's visible checks."""
-    from grading.check import check as run
+def student(options: argparse.Namespace) -> int:
+    """Write or check student versions."""
+    from grading.student import homework_paths, write
 
-    return int(not run(options.notebook))
+    stale = 0
+    for homework in options.homeworks:
+        current = write(homework, check=options.check)
+        stale += not current
+        renewed = "stale, run python -m grading student" if options.check else "written"
+        print(f"{homework_paths(homework)[1]}: {'current' if current else renewed}")
+    return int(options.check and stale > 0)
 
 
 if __name__ == "__main__":

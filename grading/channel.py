@@ -8,9 +8,10 @@ import base64
 import io
 import json
 import os
-import selectors
+import select
 import subprocess
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,6 +22,8 @@ from grading.questions import Case, Limits
 
 OUTPUT_LIMIT = 64 << 20  # bytes that one submission may send
 REPORT_LIMIT = 8 << 20  # bytes of what it says about its cells
+FRAMES_LIMIT = 10_000
+LOOK = 0.2  # seconds between two looks of the watchdog
 STARTUP_SECONDS = 120.0  # to start the interpreter and import torch on a busy machine
 
 
@@ -34,76 +37,89 @@ class Outcome:
     stopped: str = ""  # why the run was ended, empty if it was not
     stderr: str = ""  # of the sandbox itself, before any code of the submission
 
+    @property
+    def ended_early(self) -> str:
+        """Why not every cell and question had its turn, empty if all had."""
+        return self.stopped or ("" if self.cells else "ended before its last cell")
+
+
+class Conversation:
+    """A job for a sandbox: what is still to be sent to it, and what it said so far."""
+
+    def __init__(self, cells: list[str], questions: dict[str, list[Case]], limits: Limits, processes: int):
+        self.outcome, self.asked, self.questions, self.cells = Outcome(), False, questions, len(cells)
+        names = ("cell_seconds", "total_seconds", "question_seconds", "process_bytes")
+        bounds = {name: getattr(limits, name) for name in names}
+        bounds |= {"file_bytes": limits.disk_bytes, "processes": processes}
+        self.unsent = memoryview(pack("job", json.dumps({"cells": cells, "limits": bounds}).encode()))
+        self.running = 2 * (limits.total_seconds + INTERRUPT_SECONDS)
+        self.running += limits.question_seconds * len(questions)
+        self.end = time.monotonic() + STARTUP_SECONDS + self.running
+        self.received, self.total = bytearray(), 0
+
+    def receive(self, chunk: bytes) -> None:
+        """Take bytes as they come, and feed the frames that are complete."""
+        self.received += chunk
+        self.total += len(chunk)
+        for name, data in frames_of(self.received):
+            self.feed(name, data)
+
+    def feed(self, name: str, data: bytes) -> None:
+        """Take one frame."""
+        if name == "ready":
+            self.outcome.ready = True
+            self.end = min(self.end, time.monotonic() + self.running)
+        elif name == "cells" and not self.asked:
+            self.outcome.cells, self.asked = _cell_reports(data, self.cells), True
+            self.unsent = memoryview(pack("cases", encode_cases(self.questions)))
+        elif len(self.outcome.frames) < FRAMES_LIMIT:
+            self.outcome.frames[name] = data
+
+    def excess(self) -> str:
+        """Say what is too much, an empty string if nothing is."""
+        if self.total > OUTPUT_LIMIT:
+            return f"sent more than {OUTPUT_LIMIT >> 20} MiB"
+        return "took too long" if time.monotonic() > self.end else ""
+
 
 def converse(
-    process: subprocess.Popen,
-    cells: list[str],
-    questions: dict[str, list[Case]],
-    limits: Limits,
-    *,
-    kind: str,
+    process: subprocess.Popen, cells: list[str], questions: dict[str, list[Case]], limits: Limits, kind: str
 ) -> Outcome:
     """Send the job, then the cases, and collect frames until the sandbox has closed its output."""
-    outcome, received, total = Outcome(), bytearray(), 0
     watched = kind != "docker"  # which keeps its own watch
     processes = limits.processes + watchdog.tasks_of_this_user() if watched else 0
-    bounds = {
-        "cell_seconds": limits.cell_seconds,
-        "total_seconds": limits.total_seconds,
-        "question_seconds": limits.question_seconds,
-        "process_bytes": limits.process_bytes,
-        "file_bytes": limits.disk_bytes,
-        "processes": processes,
-    }
-    unsent = memoryview(pack("job", json.dumps({"cells": cells, "limits": bounds}).encode()))
-    running = 2 * (limits.total_seconds + INTERRUPT_SECONDS) + limits.question_seconds * len(questions)
-    end = time.monotonic() + STARTUP_SECONDS + running
+    talk, looked = Conversation(cells, questions, limits, processes), 0.0
+    outcome, out = talk.outcome, process.stdout.fileno()
     os.set_blocking(process.stdin.fileno(), False)
-    selector = selectors.DefaultSelector()
-    selector.register(process.stdout, selectors.EVENT_READ)
-    selector.register(process.stdin, selectors.EVENT_WRITE)
-    looked, asked = 0.0, False
-    while True:
-        for key, _ in selector.select(0.1):
-            if key.fileobj is process.stdin:
-                try:
-                    unsent = unsent[os.write(process.stdin.fileno(), unsent) :]
-                except BlockingIOError:
-                    continue
-                except OSError:  # nobody reads any more
-                    unsent = unsent[:0]
-                if not unsent:
-                    selector.unregister(process.stdin)
-                continue
-            chunk = os.read(process.stdout.fileno(), 1 << 20)
-            if not chunk:
+    while not outcome.stopped:
+        readable, writable, _ = select.select([out], [process.stdin] if talk.unsent else [], [], 0.1)
+        if writable:
+            talk.unsent = talk.unsent[_sent(process.stdin.fileno(), talk.unsent) :]
+        if readable:
+            if not (chunk := os.read(out, 1 << 20)):
                 return outcome
-            received += chunk
-            total += len(chunk)
-            for name, data in _frames(received):
-                if name == "ready":
-                    outcome.ready = True
-                    end = min(end, time.monotonic() + running)
-                elif name == "cells" and not asked:
-                    outcome.cells, asked = _cell_reports(data, len(cells)), True
-                    unsent = memoryview(pack("cases", _cases(questions)))
-                    selector.register(process.stdin, selectors.EVENT_WRITE)
-                elif len(outcome.frames) < 10_000:
-                    outcome.frames[name] = data
-        now = time.monotonic()
-        if total > OUTPUT_LIMIT:
-            outcome.stopped = f"sent more than {OUTPUT_LIMIT >> 20} MiB"
-        elif now > end:
-            outcome.stopped = "took too long"
-        elif watched and now - looked > 0.2:
-            looked = now
+            talk.receive(chunk)
+        outcome.stopped = talk.excess()
+        if watched and not outcome.stopped and time.monotonic() - looked > LOOK:
+            looked = time.monotonic()
             outcome.stopped = watchdog.excess(process.pid, limits, files=outcome.ready and kind == "bwrap")
-        if outcome.stopped or (process.poll() is not None and not selector.select(0.0)):
-            return outcome
+        if process.poll() is not None and not select.select([out], [], [], 0.0)[0]:
+            return outcome  # the sandbox is dead, though a process it left behind holds its output open
+    return outcome
 
 
-def _frames(received: bytearray):
-    """Yield and remove the complete frames at the start of what was received."""
+def _sent(descriptor: int, data: memoryview) -> int:
+    """Write what fits, and return how much of the data that settles: all of it when nobody reads any more."""
+    try:
+        return os.write(descriptor, data)
+    except BlockingIOError:
+        return 0
+    except OSError:
+        return len(data)
+
+
+def frames_of(received: bytearray) -> Iterator[tuple[str, bytes]]:
+    """Yield and remove the complete frames, as name and data, at the start of what was received."""
     while len(received) >= HEADER.size:
         name_length, data_length = HEADER.unpack(received[: HEADER.size])
         stop = HEADER.size + name_length + data_length
@@ -119,29 +135,22 @@ def _cell_reports(data: bytes, expected: int) -> list[dict]:
     """Read what is said about the cells: short texts and a number each, whatever was sent."""
     try:
         reports = json.loads(data if len(data) <= REPORT_LIMIT else b"")
-        return [
-            {key: str(report[key])[:25_000] for key in ("status", "text", "error")}
-            for report in reports[:expected]
-        ]
+        keys = ("status", "text", "error")
+        return [{key: str(report[key])[:25_000] for key in keys} for report in reports[:expected]]
     except (ValueError, KeyError, TypeError, RecursionError):
         return [{"status": "unknown", "text": "", "error": ""}] * expected
 
 
-def _cases(questions: dict[str, list[Case]]) -> bytes:
+def encode_cases(questions: dict[str, list[Case]]) -> bytes:
+    """Return the cases of questions as they are sent: drivers and, in base64, inputs as .npy."""
+
     def encoded(array: np.ndarray) -> str:
         file = io.BytesIO()
         np.lib.format.write_array(file, np.asarray(array), allow_pickle=False)
         return base64.b64encode(file.getvalue()).decode()
 
-    return json.dumps(
-        {
-            question: [
-                {
-                    "driver": case.driver,
-                    "inputs": {name: encoded(array) for name, array in case.inputs.items()},
-                }
-                for case in cases
-            ]
-            for question, cases in questions.items()
-        }
-    ).encode()
+    def sent(case: Case) -> dict:
+        inputs = {name: encoded(value) for name, value in case.inputs.items()}
+        return {"driver": case.driver, "inputs": inputs}
+
+    return json.dumps({name: [sent(case) for case in cases] for name, cases in questions.items()}).encode()

@@ -218,9 +218,8 @@ def attempt(job: dict, dropped: dict[int, str], until: float, stdin, out) -> int
     if worker == 0:
         try:
             os.setpgid(0, 0)
-            namespace = run_cells(
-                job["cells"], dropped, until, lambda m: there.send_bytes(json.dumps(m).encode())
-            )
+            tell = lambda message: there.send_bytes(json.dumps(message).encode())  # noqa: E731
+            namespace = run_cells(job["cells"], dropped, until, tell)
             there.send_bytes(b'{"finished": true}')
             questions = json.loads(unpack(stdin)[1])
             run_questions(questions, job["limits"]["question_seconds"], namespace, out)
@@ -256,9 +255,7 @@ def attempt(job: dict, dropped: dict[int, str], until: float, stdin, out) -> int
 
 def main() -> None:
     """Do one job: limits, imports, cells, cases."""
-    if (
-        os.getuid() == 0 and len(sys.argv) > 1
-    ):  # root of the machine set up the sandbox and must not run the job
+    if os.getuid() == 0 and len(sys.argv) > 1:  # root set up the sandbox and must not run the job
         os.setgroups([])
         os.setresgid(*[int(sys.argv[1])] * 3)
         os.setresuid(*[int(sys.argv[1])] * 3)

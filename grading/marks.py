@@ -15,9 +15,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from grading import report
+from grading import store
 from grading.questions import Question
+from grading.record import Answer, Record
 from grading.submission import fingerprint as digest
+from grading.text import plain, spreadsheet_safe
 
 OURS = ["student", "question", "max", "fingerprint"]  # written by the grader, all other columns by teachers
 COLUMNS = ["student", "question", "max", "points", "comment", "fingerprint"]
@@ -80,34 +82,35 @@ def read(path: Path, questions: list[Question], students: Iterable[str]) -> Mark
     return marks
 
 
-def answers(records: dict[str, dict]) -> dict[tuple[str, str, str], dict[str, str]]:
+def answers(records: dict[str, Record]) -> dict[tuple[str, str, str], Answer]:
     """Return the written answers in records (by student), by student, question and fingerprint."""
     return {
-        (student, question, answer["fingerprint"]): answer
+        (student, question, answer.fingerprint): answer
         for student, record in records.items()
-        for question, answer in record["written"].items()
+        for question, answer in record.written.items()
     }
 
 
-def merge(record: dict, marks: Marks, student: str) -> dict:
-    """Return what was found about a submission (`report.record`) with its marks in it."""
+def merge(record: Record, marks: Marks, student: str) -> Record:
+    """Return a copy of a record with its marks in it."""
     record = copy.deepcopy(record)
-    result = record["result"]
-    for question, answer in record["written"].items():
-        row = marks.rows.get((student, question, answer["fingerprint"]), {})
+    for question, answer in record.written.items():
+        row = marks.rows.get((student, question, answer.fingerprint), {})
         if points := row.get("points", "").strip():
-            message = report.plain(row["comment"]).strip() or "marked by a teacher"
-            result["questions"][question].update(status="marked", score=float(points), message=message)
-    result["score"] = round(sum(entry["score"] for entry in result["questions"].values()), 6)
+            message = plain(row["comment"]).strip() or "marked by a teacher"
+            record.result.questions[question].settle("marked", message, float(points))
     return record
 
 
-def update(path: Path, questions: list[Question], records: dict[str, dict]) -> Marks:
+def update(path: Path, questions: list[Question], records: dict[str, Record]) -> Marks:
     """Bring the rows of a file up to date with the answers in `records` (by student), and return them.
 
-    Nothing that a teacher entered changes, not even what was entered since the batch began.
+    Nothing that a teacher entered changes, not even what was entered since the batch began. Where no question
+    is written there is no file.
     """
-    known = {*records, *report.students(path.parent)}
+    if not any(question.manual for question in questions):
+        return Marks()
+    known = {*records, *store.students(path.parent)}
     marks, names, order = read(path, questions, known), names_of(known), [q.id for q in questions]
     points = {question.id: f"{question.points:g}" for question in questions}
     current = answers(records)
@@ -122,15 +125,15 @@ def update(path: Path, questions: list[Question], records: dict[str, dict]) -> M
     table = csv.DictWriter(file, marks.columns)
     table.writeheader()
     table.writerows(marks.rows.values())
-    report.renew(path, marks.bom + file.getvalue())
+    store.renew(path, marks.bom + file.getvalue())
     return marks
 
 
 def names_of(students: Iterable[str]) -> dict[str, str]:
     """Return each student's name in the file: that of `grades.csv`, but never a number, and no two alike."""
     names: dict[str, str] = {}
-    for student in sorted(students, key=lambda student: (report.cell(student) != student, student)):
-        name = report.cell(student)
+    for student in sorted(students, key=lambda student: (spreadsheet_safe(student) != student, student)):
+        name = spreadsheet_safe(student)
         name = f"'{name}" if NUMBER.fullmatch(name) else name
         while name in names.values():
             name += "_"
@@ -147,9 +150,8 @@ def _lines(path: Path, marks: Marks) -> list[tuple[int, list[str]]]:
         text = raw.decode()
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
-        raise ValueError(
-            f"{path}, line {line}: expected UTF-8, got the byte {raw[error.start]:#x}: save it as 'CSV UTF-8'"
-        ) from None
+        got = f"got the byte {raw[error.start]:#x}: save it as 'CSV UTF-8'"
+        raise ValueError(f"{path}, line {line}: expected UTF-8, {got}") from None
     marks.bom = BOM if text.startswith(BOM) else ""
     reader = csv.reader(io.StringIO(text.removeprefix(BOM), newline=""), strict=True)
     lines, start = [], 1
@@ -161,9 +163,7 @@ def _lines(path: Path, marks: Marks) -> list[tuple[int, list[str]]]:
         raise ValueError(f"{path}, line {start}: expected cells between commas, got {error}") from None
     header = [cell.strip() for cell in lines[0][1]] if lines else []
     if not set(COLUMNS) <= set(header) or len(set(header)) != len(header):
-        raise ValueError(
-            f"{path}, line 1: expected the columns {','.join(COLUMNS)}, separated by commas, "
-            f"got {','.join(header)[:200]!r}"
-        )
+        expected = f"expected the columns {','.join(COLUMNS)}, separated by commas"
+        raise ValueError(f"{path}, line 1: {expected}, got {','.join(header)[:200]!r}")
     marks.columns = header
     return [(line, cells) for line, cells in lines[1:] if any(cell.strip() for cell in cells)]

@@ -1,16 +1,16 @@
 """Wrong solutions, each the right one with one change: what a homework's `mutants.py` is written with."""
 
 import functools
-import json
 from collections.abc import Callable
 from pathlib import Path
+
+from tools.notebooks import read_notebook
 
 
 def changes_of(solution: Path) -> Callable[..., dict[str, str]]:
     """Return the function `mutant(question, right, wrong, why)` for the answers of a solution notebook."""
-    cells = json.loads(solution.read_text(encoding="utf-8"))["cells"]
-    marked = [(cell["metadata"].get("nbgrader", {}), "".join(cell["source"])) for cell in cells]
-    answers = {marks["grade_id"]: source for marks, source in marked if marks.get("solution")}
+    marked = [(cell.metadata.get("nbgrader", {}), cell.source) for cell in read_notebook(solution).cells]
+    answers = {nbgrader["grade_id"]: source for nbgrader, source in marked if nbgrader.get("solution")}
     return functools.partial(_mutant, answers)
 
 

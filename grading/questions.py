@@ -5,8 +5,7 @@ student's code runs in a sandbox that receives the inputs of each case and hands
 compares them here with a reference computed here, so the reference never meets the student's code.
 
     def cases(rng):
-        return [Case(call("softmax", "theta", tensors=True), {"theta": rng.normal(size=7)}, about="random
-        logits")]
+        return [Case(call("softmax", "theta", tensors=True), {"theta": rng.normal(size=7)}, "random logits")]
 
     def verify(case, outputs):
         match(outputs, "0", scipy.special.softmax(case.inputs["theta"]))
@@ -78,9 +77,7 @@ class Limits:
     total_seconds: float = 300.0  # all cells
     question_seconds: float = 30.0  # all cases of one question
     memory_bytes: int = 4 << 30  # everything in the sandbox
-    process_bytes: int = (
-        5 << 29
-    )  # one process, over what the interpreter and torch take; an honest MemoryError
+    process_bytes: int = 5 << 29  # one process, on top of interpreter and torch; an honest MemoryError
     disk_bytes: int = 256 << 20  # of /tmp, and again of /dev/shm
     files: int = 20_000  # in /tmp and /dev/shm
     processes: int = 128  # and threads
@@ -93,9 +90,8 @@ def call(function: str, *arguments: str, tensors: bool = False, **keywords: obje
     others as arrays, or as torch tensors with `tensors=True`); `keywords` are literals. What it returns
     becomes `outputs["0"]`, and `"1"`, ... for the further members of a tuple or list.
     """
-    values = [f"_take({name!r})" for name in arguments] + [
-        f"{key}={value!r}" for key, value in keywords.items()
-    ]
+    values = [f"_take({name!r})" for name in arguments]
+    values += [f"{key}={value!r}" for key, value in keywords.items()]
     convert = "__import__('torch').from_numpy(_value.copy())" if tensors else "_value"
     return (
         "def _take(_name):\n"

@@ -112,10 +112,8 @@ def find(kind: str, secret: Path) -> Sandbox:
 
 def environment(home: str) -> dict[str, str]:
     """Return the environment variables of the student's process: none of ours."""
-    threads = dict.fromkeys(
-        ("OMP_NUM_THREADS", "OMP_THREAD_LIMIT", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"
-    )
-    return threads | {
+    limits = ("OMP_NUM_THREADS", "OMP_THREAD_LIMIT", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    return dict.fromkeys(limits, "1") | {
         "PATH": f"{sys.prefix}/bin:/usr/bin:/bin",
         "HOME": home,
         "USER": "student",
@@ -145,9 +143,8 @@ def bwrap_command(bwrap: str, limits: Limits, *, unprivileged: bool) -> list[str
     course = sorted({sys.prefix, sys.base_prefix, str(_package())} - {"/usr"})
     # First of all: what is mounted on /tmp later would hide a course that lies there.
     command += [*size, "/tmp"]
-    for folder in sorted(
-        {parent for path in [*system, *course] for parent in Path(path).parents} - {Path("/")}
-    ):
+    parents = {parent for path in [*system, *course] for parent in Path(path).parents} - {Path("/")}
+    for folder in sorted(parents):
         command += ["--dir", str(folder)]  # else bwrap makes it for root alone
     for path in system:
         command += ["--ro-bind-try", path, path]
@@ -158,17 +155,8 @@ def bwrap_command(bwrap: str, limits: Limits, *, unprivileged: bool) -> list[str
             command += ["--ro-bind-try", path, path]
     for path in course:
         command += ["--ro-bind", path, path]
-    command += [
-        "--ro-bind",
-        str(INSIDE),
-        "/inside.py",
-        "--proc",
-        "/proc",
-        "--dev",
-        "/dev",
-        "--remount-ro",
-        "/dev",
-    ]
+    command += ["--ro-bind", str(INSIDE), "/inside.py"]
+    command += ["--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev"]
     command += [*size, "/dev/shm", "--remount-ro", "/", "--chdir", "/tmp"]
     for name, value in environment("/tmp").items():
         command += ["--setenv", name, value]
@@ -182,15 +170,8 @@ def docker_command(limits: Limits, name: str) -> list[str]:
     """Return the command that starts `inside.py` in a container of the image in DGM_GRADER_IMAGE."""
     user = f"{FIRST_USER}:{FIRST_USER}"
     command = ["docker", "run", "--rm", "--interactive", "--name", name, "--user", user, "--workdir", "/tmp"]
-    command += [
-        "--network",
-        "none",
-        "--read-only",
-        "--cap-drop",
-        "ALL",
-        "--security-opt",
-        "no-new-privileges",
-    ]
+    command += ["--network", "none", "--read-only", "--cap-drop", "ALL"]
+    command += ["--security-opt", "no-new-privileges"]
     command += ["--cpus", "1", "--pids-limit", str(limits.processes), "--shm-size", str(limits.disk_bytes)]
     command += ["--memory", str(limits.memory_bytes), "--memory-swap", str(limits.memory_bytes)]
     command += ["--tmpfs", f"/tmp:rw,mode=1777,size={limits.disk_bytes},nr_inodes={limits.files}"]
@@ -227,10 +208,8 @@ def _in_cgroup(command: Callable[[Limits, str], list[str]]) -> Callable[[Limits,
     prefix = ["systemd-run", "--user", "--scope", "--quiet", "--collect", "--property=MemorySwapMax=0"]
 
     def limited(limits: Limits, name: str) -> list[str]:
-        bounds = [
-            f"--property=MemoryMax={limits.memory_bytes}",
-            f"--property=TasksMax={limits.processes + 16}",
-        ]
+        memory, tasks = f"MemoryMax={limits.memory_bytes}", f"TasksMax={limits.processes + 16}"
+        bounds = [f"--property={memory}", f"--property={tasks}"]
         return [*prefix, *bounds, f"--unit={name}", "--", "env", "-i", *command(limits, name)]
 
     return limited

@@ -51,20 +51,11 @@ CLONE_NEWUSER = 0x10000000
 FAMILIES = (1, 2, 10)  # AF_UNIX, AF_INET, AF_INET6
 X32 = 0x40000000  # a second numbering of the same calls on x86_64
 
-LOAD, EQUAL, AT_LEAST, ANY_BIT, RETURN = (
-    0x20,
-    0x15,
-    0x35,
-    0x45,
-    0x06,
-)  # BPF_LD|W|ABS, BPF_JMP|JEQ, JGE, JSET, BPF_RET
+# BPF_LD|W|ABS, BPF_JMP|JEQ, JGE, JSET, BPF_RET
+LOAD, EQUAL, AT_LEAST, ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 ALLOW, KILL = 0x7FFF0000, 0x80000000
 EPERM, ENOSYS = 0x00050000 | 1, 0x00050000 | 38  # SECCOMP_RET_ERRNO with the error
-NUMBER, ARCHITECTURE, ARGUMENT = (
-    0,
-    4,
-    16,
-)  # offsets in struct seccomp_data; the low half of the first argument
+NUMBER, ARCHITECTURE, ARGUMENT = 0, 4, 16  # offsets in struct seccomp_data: low half of the first argument
 
 
 def program() -> bytes | None:

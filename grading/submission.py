@@ -11,15 +11,16 @@ import stat
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import nbformat
-
-from grading.release import ANSWER
+from grading.questions import Question
+from grading.student import ANSWER
+from tools.notebooks import read_notebook
 
 FILE_LIMIT = 20_000_000  # bytes of a notebook, and of a file of weights
 CELL_LIMIT = 2_000  # cells of a notebook
 SOURCE_LIMIT = 1_000_000  # characters of a cell
 NOTES_LIMIT = 50
 DEFINED = re.compile(r"^(?:async[ \t]+)?(?:def|class)[ \t]+(\w+)", re.MULTILINE)
+# Not tools.notebooks.read_notebook: what strangers send needs limits, and its own words for students.
 CONFLICT = re.compile(r"^(?:<{7}|>{7})(?: |$)", re.MULTILINE)
 OURS_LAST = {"parameters", "imports", "setup"}  # tags of cells where our values win over a student's edit
 
@@ -36,6 +37,22 @@ class Submission:
     notebook: Path | None
     folder: Path | None = None
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Files:
+    """What a submission's files hold: a notebook or why it cannot be read, weights by file name, notes."""
+
+    raw: bytes = b""
+    unreadable: str = ""
+    weights: dict[str, bytes] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def notebook(self) -> bytes:
+        """Return the notebook's bytes. Raises Unreadable with the reason."""
+        if self.unreadable:
+            raise Unreadable(self.unreadable)
+        return self.raw
 
 
 @dataclass(frozen=True)
@@ -68,12 +85,15 @@ class Rebuilt:
     """A notebook to run: sources of the code cells, the answers by name and what had to be repaired."""
 
     code: list[str] = field(default_factory=list)
-    labels: list[str | None] = field(
-        default_factory=list
-    )  # of each code cell: answer or grade id, None for others
+    labels: list[str | None] = field(default_factory=list)  # of each: answer or grade id, None for others
     answers: dict[str, list[str]] = field(default_factory=dict)  # sources, an empty list for a missing answer
     blank: set[str] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
+
+    def text_of(self, question: Question) -> str:
+        """Return the answer to a written question."""
+        answers = [sources for name, sources in self.answers.items() if question.owns(name)]
+        return "\n\n".join(source.strip() for sources in answers for source in sources).strip()
 
 
 def collect(folder: Path, name: str) -> tuple[list[Submission], list[str]]:
@@ -93,9 +113,7 @@ def collect(folder: Path, name: str) -> tuple[list[Submission], list[str]]:
             beside = found.get(path.stem)
             if beside and beside.notebook:
                 note = f"{path.name} was not graded: the folder of the same name holds a notebook too"
-                found[path.stem] = Submission(
-                    path.stem, beside.notebook, beside.folder, (*beside.notes, note)
-                )
+                found[path.stem] = replace(beside, notes=(*beside.notes, note))
             else:
                 found[path.stem] = Submission(path.stem, path, beside.folder if beside else None)
         elif path.is_symlink():
@@ -105,14 +123,31 @@ def collect(folder: Path, name: str) -> tuple[list[Submission], list[str]]:
     return [found[student] for student in sorted(found)], others
 
 
+def read(one: Submission, weights: list[str]) -> Files:
+    """Read a submission's notebook and the weights of these file names beside it; nothing is raised."""
+    files = Files()
+    for name in weights:
+        path = one.folder / name if one.folder else None
+        if path and os.path.lexists(path):
+            try:
+                files.weights[name] = read_file(path)
+            except Unreadable as reason:
+                files.notes.append(str(reason))
+    try:
+        if one.notebook is None:
+            raise Unreadable(one.notes[-1])
+        return replace(files, raw=read_file(one.notebook))
+    except Unreadable as reason:
+        return replace(files, unreadable=str(reason))
+
+
 def read_file(path: Path) -> bytes:
     """Return the bytes of a plain file within the limit; no link is followed. Raises Unreadable."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
-        raise Unreadable(
-            f"{path.name}: {'a link, not a file' if os.path.islink(path) else error.strerror}"
-        ) from None
+        reason = "a link, not a file" if os.path.islink(path) else error.strerror
+        raise Unreadable(f"{path.name}: {reason}") from None
     with os.fdopen(descriptor, "rb") as file:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
@@ -138,15 +173,10 @@ def parse(raw: bytes) -> list[Cell]:
         raise Unreadable(f"not a notebook: broken JSON ({error})") from None
     except RecursionError:
         raise Unreadable("not a notebook: lists inside lists without end") from None
-    if (
-        not isinstance(content, dict)
-        or not isinstance(content.get("cells"), list)
-        or content.get("nbformat") != 4
-    ):
-        version = content.get("nbformat") if isinstance(content, dict) else None
-        raise Unreadable(
-            f"not a notebook of format 4 (nbformat is {str(version)[:20]}): save it with Jupyter again"
-        )
+    version = content.get("nbformat") if isinstance(content, dict) else None
+    if version != 4 or not isinstance(content.get("cells"), list):
+        found = f"nbformat is {str(version)[:20]}"
+        raise Unreadable(f"not a notebook of format 4 ({found}): save it with Jupyter again")
     if len(content["cells"]) > CELL_LIMIT:
         raise Unreadable(f"{len(content['cells'])} cells, at most {CELL_LIMIT} are read")
     return [_cell(cell) for cell in content["cells"] if isinstance(cell, dict)]
@@ -159,9 +189,9 @@ def release_cells(path: Path, trained: set[str]) -> list[Cell]:
     at the answers or train with them, and the checks of weights, which are judged outside the sandbox.
     """
     cells = []
-    for cell in nbformat.read(path, as_version=4).cells:
-        ours, marks = _cell(cell), cell.metadata.get("nbgrader", {})
-        look = ours.locked and not marks.get("grade") and "raises-exception" in ours.tags
+    for cell in read_notebook(path).cells:
+        ours, nbgrader = _cell(cell), cell.metadata.get("nbgrader", {})
+        look = ours.locked and not nbgrader.get("grade") and "raises-exception" in ours.tags
         of_weights = ours.locked and (ours.grade_id or "").removeprefix("check_").split("_")[0] in trained
         cells.append(replace(ours, runs=not (look or of_weights)))
     return cells
@@ -232,13 +262,11 @@ def _cell(cell: dict) -> Cell:
     source = "".join(map(str, source)) if isinstance(source, list) else str(source)
     source = source.replace("\r\n", "\n").replace("\r", "\n").encode("utf-8", "replace").decode()
     metadata = cell.get("metadata") if isinstance(cell.get("metadata"), dict) else {}
-    marks = metadata.get("nbgrader") if isinstance(metadata.get("nbgrader"), dict) else {}
+    nbgrader = metadata.get("nbgrader") if isinstance(metadata.get("nbgrader"), dict) else {}
     tags = metadata.get("tags") if isinstance(metadata.get("tags"), list) else []
-    grade_id, cell_id = (
-        marks.get("grade_id"),
-        cell.get("id") or metadata.get("id"),
-    )  # Colab keeps ids in metadata
-    solution = marks.get("solution") is True
+    grade_id = nbgrader.get("grade_id")
+    cell_id = cell.get("id") or metadata.get("id")  # Colab keeps ids in metadata
+    solution = nbgrader.get("solution") is True
     return Cell(
         kind=str(cell.get("cell_type", "raw")),
         source=source[:SOURCE_LIMIT],
@@ -246,7 +274,7 @@ def _cell(cell: dict) -> Cell:
         id=cell_id if isinstance(cell_id, str) else None,
         tags=frozenset(tag for tag in tags if isinstance(tag, str)),
         solution=solution,
-        locked=not solution and (marks.get("grade") is True or marks.get("locked") is True),
+        locked=not solution and (nbgrader.get("grade") is True or nbgrader.get("locked") is True),
     )
 
 
@@ -256,9 +284,8 @@ def _place(release: list[Cell], submitted: list[Cell], notes: list[str]) -> tupl
     by_answer = {cell.answer: i for i, cell in enumerate(release) if cell.answer}
     by_id = {cell.id: i for i, cell in enumerate(release) if cell.id}
     by_source = {(cell.kind, cell.source.strip()): i for i, cell in reversed(list(enumerate(release)))}
-    by_definition = {
-        name: i for i, cell in enumerate(release) if cell.solution for name in sorted(cell.defines)
-    }
+    answers = [(i, cell) for i, cell in enumerate(release) if cell.solution]
+    by_definition = {name: i for i, cell in answers for name in sorted(cell.defines)}
     placed: dict[int, list[Cell]] = {}
     extra: dict[int, list[Cell]] = {}
     last = -1

@@ -67,15 +67,12 @@ def judge(
                 return "missing", f"no file {question.weights} beside the notebook", ""
             keywords["weights"] = read_weights(weights)
         if question.id in frames:
-            return (*_said(frames[question.id], cases), "")
+            return (*_why_no_output(frames[question.id], cases), "")
         for case, sent in zip(cases, outputs_of(question.id, len(cases), frames), strict=True):
             about = f" ({case.about})" if case.about else ""
             if case.driver and not sent:
-                return (
-                    "error",
-                    f"nothing came back{about}: the code ended the process or returned nothing",
-                    "",
-                )
+                ended = "the code ended the process or returned nothing"
+                return "error", f"nothing came back{about}: {ended}", ""
             try:
                 question.verify(case, {name: read_npy(data) for name, data in sent.items()}, **keywords)
             except Wrong as wrong:
@@ -87,13 +84,13 @@ def judge(
     return "ok", "passed", ""
 
 
-def _said(data: bytes, cases: list[Case]) -> tuple[str, str]:
+def _why_no_output(data: bytes, cases: list[Case]) -> tuple[str, str]:
     """Read why a question sent no outputs; its words are not repeated, for they may hold a hidden input."""
     try:
-        said = json.loads(data[:1000])
-        if said.get("timeout"):
+        reason = json.loads(data[:1000])
+        if reason.get("timeout"):
             return "timeout", "the code did not finish in time"
-        kind, number = str(said["error"]), int(said["case"])
+        kind, number = str(reason["error"]), int(reason["case"])
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return "error", "what came back could not be read"
     known = isinstance(getattr(builtins, kind, None), type)  # a name of the student's own could hold anything

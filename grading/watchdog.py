@@ -15,12 +15,9 @@ def excess(root: int, limits: Limits, *, files: bool) -> str:
     a fork) are counted once, which takes longer to find out. Files are counted if `files`: before its file
     systems are in place, a sandbox still shows those of the machine.
     """
-    pids = descendants(root)
-    if (
-        sum(map(_resident, pids)) > limits.memory_bytes
-        and sum(map(_proportional, pids)) > limits.memory_bytes
-    ):
-        return f"used more than {limits.memory_bytes >> 20} MiB of memory"
+    pids, most = descendants(root), limits.memory_bytes
+    if sum(map(_resident, pids)) > most and sum(map(_proportional, pids)) > most:
+        return f"used more than {most >> 20} MiB of memory"
     if files and pids and _files(pids[-1]) > limits.files:
         return f"made more than {limits.files} files"
     return ""

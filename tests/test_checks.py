@@ -429,7 +429,8 @@ BUGS = {
         "saturated": (lambda: (lambda x: torch.tanh(1e3 * x), (4,)), "4 leaks"),
         "step function": (lambda: (lambda x: (x > 0).to(x), (4,)), "4 leaks"),
         "branch on a later input": (
-            lambda: (branching, (2,)), r"output 0 \(drawn as number 1\) depends on input 1 \(drawn as number 2\)"),
+            lambda: (branching, (2,)),
+            r"output 0 \(drawn as number 1\) depends on input 1 \(drawn as number 2\)"),
         "normalised over the variables": (lambda: (nn.LayerNorm(4), (4,)), "10 leaks"),
         "logit of the input": (lambda: (torch.logit, (4,)), "4 leaks"),
         "bound method": (lambda: (leaky().forward, (5,)), "4 leaks"),

@@ -1,8 +1,10 @@
-"""The students' edition holds no solution, no hidden check, no wrong solution, and works."""
+"""The students' edition holds no solution, right or wrong, no hidden check, no grader, and works."""
 
 import json
+import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -33,7 +35,7 @@ SOLUTION = re.compile(r"BEGIN SOLUTION(.*?)### END SOLUTION", re.DOTALL)
 
 
 def secret_lines() -> list[str]:
-    """Lines of solutions, hidden checks and wrong solutions that say something: 25 characters or more.
+    """Lines of solutions, right and wrong, and of hidden checks that say something: 25 characters or more.
 
     What a seminar or the package teaches is no secret, nor is what stands around the blanks of a homework.
     """
@@ -41,7 +43,7 @@ def secret_lines() -> list[str]:
     for path in SOLUTIONS:
         secrets += SOLUTION.findall(text_of(path))
         taught.append(SOLUTION.sub("", text_of(path)))
-    for name in ("hidden.py", "mutants.py"):
+    for name in ("hidden.py", "mutants.py", "accepted.py"):
         secrets += [path.read_text() for path in ROOT.glob(f"homeworks/*/{name}")]
     taught += [text_of(path) for path in [*ROOT.glob("seminars/*/*.ipynb"), *ROOT.glob("dgm_utils/*.py")]]
     lines = {line.strip() for text in secrets for line in text.splitlines()}
@@ -75,13 +77,8 @@ def test_a_planted_leak_is_seen(edition):
 
 
 def test_instructors_files_are_left_out(edition):
-    for pattern in (
-        "**/*.solution.ipynb",
-        "**/hidden.py",
-        "**/mutants.py",
-        "grading/sandbox.py",
-        "tests/hostile",
-    ):
+    secret = ("**/*.solution.ipynb", "**/hidden.py", "**/mutants.py", "**/accepted.py")
+    for pattern in (*secret, "grading", "tests/hostile"):
         assert list(ROOT.glob(pattern)) and not list(edition.glob(pattern)), pattern
     for path in ("README.md", "CONTRIBUTING.md", "Makefile"):
         assert "instructors -->" not in (edition / path).read_text()
@@ -107,19 +104,27 @@ def test_links_of_the_students_page_lead_somewhere(edition):
 
 
 def test_students_can_check_a_notebook(edition):
-    done = subprocess.run(
-        [
-            ROOT / ".venv/bin/python" if (ROOT / ".venv/bin/python").exists() else "python",
-            "-m",
-            "grading",
-            "check",
-            "--help",
-        ],
-        cwd=edition,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+    """No module of the grader is needed, and none is there."""
+    command = [sys.executable, "-m", "tools.check", "README.md"]
+    environment = os.environ | {"PYTHONPATH": str(edition)}
+    done = subprocess.run(command, cwd=edition, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1) and "README.md:1: broken JSON" in done.stderr
+
+
+def test_contributing_names_every_file_of_the_grader():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    files = {path.name for path in ROOT.glob("grading/*.py")} - {"__init__.py", "__main__.py"}
+    assert not {name for name in files if f"`{name}`" not in text}
+
+
+def test_pages_name_no_file_that_students_do_not_have(edition):
+    for path in ("README.md", "POLICY.md", "Makefile"):
+        assert (
+            "grading." not in (edition / path).read_text()
+            and "-m grading" not in (edition / path).read_text()
+        )
+    for module in edition.glob("t*/*.py"):
+        assert not re.search(r"^ *(from|import) grading\b", module.read_text(), re.M), module
 
 
 @pytest.mark.parametrize("case", ["inside", "full", "dirty", "unknown"])

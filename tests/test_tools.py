@@ -20,7 +20,7 @@ import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from tools import definitions, live, normalise, notebooks, results, run_notebooks
+from tools import check, course, definitions, jupyter_bugs, live, normalise, notebooks, results, run_notebooks
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -213,6 +213,23 @@ def test_duplicate_and_missing_ids_are_repaired_once_and_for_all(tmp_path):
     assert [cell.id for cell in normalised(path).cells] == ids
 
 
+def test_the_set_up_cell_is_renewed_by_its_tag(tmp_path):
+    path = write(tmp_path / "a.ipynb", code("import dgm_utils", "setup"), code("import dgm_utils"))
+    assert normalise.main([str(path), "--check"]) == 1
+    first, second = normalised(path).cells
+    assert first.source == course.setup_cell() and second.source == "import dgm_utils"
+
+
+def test_every_tool_writes_the_same_text_of_a_notebook(tmp_path):
+    path = write(
+        tmp_path / "nb/a.ipynb", code('PROFILE = "quick"', "parameters", "a"), new_markdown_cell("β")
+    )
+    assert normalise.main([str(path)]) == 0
+    text = path.read_text(encoding="utf-8")
+    assert notebooks.text_of(notebooks.read_notebook(path)) == text
+    assert "β" in text and list(json.loads(text)) == ["cells", "metadata", "nbformat", "nbformat_minor"]
+
+
 def test_a_student_version_keeps_no_outputs(tmp_path):
     outputs = [new_output("stream", name="stdout", text="x\n")]
     for name, count in [("hw1.ipynb", 0), ("hw1.solution.ipynb", 1)]:
@@ -259,7 +276,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def course(tmp_path):
+def two_seminars(tmp_path):
     """Make a course of two seminars, the second with copies of definitions of the first."""
     write(
         tmp_path / "seminars/seminar1/seminar1.ipynb",
@@ -277,33 +294,33 @@ def course(tmp_path):
     return tmp_path / "seminars"
 
 
-def test_load_executes_imports_and_definitions_only(course):
-    loaded = definitions.load(course / "seminar1/seminar1.ipynb", "volume")
+def test_load_executes_imports_and_definitions_only(two_seminars):
+    loaded = definitions.load(two_seminars / "seminar1/seminar1.ipynb", "volume")
     assert loaded.volume(1.0, 2.0) == pytest.approx(6.283185307)
 
 
-def test_load_lists_what_there_is(course):
+def test_load_lists_what_there_is(two_seminars):
     with pytest.raises(
         notebooks.NotebookError, match="no cell tagged def:MADE; it defines area, volume, later"
     ):
-        definitions.load(course / "seminar1/seminar1.ipynb", "MADE")
+        definitions.load(two_seminars / "seminar1/seminar1.ipynb", "MADE")
 
 
-def test_load_shows_where_a_definition_fails(course):
+def test_load_shows_where_a_definition_fails(two_seminars):
     with pytest.raises(RuntimeError, match="a later definition") as caught:
-        definitions.load(course / "seminar1/seminar1.ipynb")
+        definitions.load(two_seminars / "seminar1/seminar1.ipynb")
     assert "seminar1.ipynb, cell 5" in str(caught.traceback[-1].path)
 
 
-def test_copies_follow_their_definition(course):
-    path = course / "seminar2/seminar2.ipynb"
+def test_copies_follow_their_definition(two_seminars):
+    path = two_seminars / "seminar2/seminar2.ipynb"
     notebook = notebooks.read_notebook(path)
-    assert definitions.sync_copies(notebook, path, course.parent) == ["from:seminar1/area"]
-    original = definitions.definitions(notebooks.read_notebook(course / "seminar1/seminar1.ipynb"), "")[
+    assert definitions.sync_copies(notebook, path, two_seminars.parent) == ["from:seminar1/area"]
+    original = definitions.definitions(notebooks.read_notebook(two_seminars / "seminar1/seminar1.ipynb"), "")[
         "area"
     ]
     assert notebook.cells[0].source == original and notebook.cells[1].source == "area(2)"
-    assert definitions.sync_copies(notebook, path, course.parent) == []
+    assert definitions.sync_copies(notebook, path, two_seminars.parent) == []
 
 
 @pytest.mark.parametrize(
@@ -314,24 +331,22 @@ def test_copies_follow_their_definition(course):
         ("from:seminar1", "expected from:seminarN/NAME"),
     ],
 )
-def test_a_copy_of_nothing_is_named(course, tag, message):
-    path = write(course / "seminar3/seminar3.ipynb", code("", tag))
+def test_a_copy_of_nothing_is_named(two_seminars, tag, message):
+    path = write(two_seminars / "seminar3/seminar3.ipynb", code("", tag))
     with pytest.raises(notebooks.NotebookError, match=message):
-        definitions.sync_copies(notebooks.read_notebook(path), path, course.parent)
+        definitions.sync_copies(notebooks.read_notebook(path), path, two_seminars.parent)
 
 
-def test_a_name_is_defined_once(course):
-    path = write(course / "seminar3/seminar3.ipynb", code("f = 1", "def:f"), code("f = 2", "def:f"))
+def test_a_name_is_defined_once(two_seminars):
+    path = write(two_seminars / "seminar3/seminar3.ipynb", code("f = 1", "def:f"), code("f = 2", "def:f"))
     with pytest.raises(notebooks.NotebookError, match="two cells are tagged def:f"):
         definitions.load(path, "f")
 
 
 # --- runner --------------------------------------------------------------------------------
 
-CHECKED = """
+MEASURED = """
 import json, os, pathlib
-with open(os.environ["DGM_CHECKS"], "a") as file:
-    file.write(json.dumps({"check": "log_det", "measured": 0.0, "bound": 1.0, "passed": True}) + "\\n")
 rows = [{"model": "MADE", "metric": "nll", "value": 80.0, "reached": True}, {"model": "x", "reached": None}]
 pathlib.Path(os.environ["DGM_RESULTS"], f"s.{PROFILE}.json").write_text(json.dumps(rows))
 """
@@ -347,27 +362,11 @@ def run(*arguments):
     return run_notebooks.main([str(argument) for argument in arguments])
 
 
-@pytest.mark.parametrize(
-    ("checks", "failure", "said"),
-    [
-        ((0, 0), None, "-"),
-        ((3, 3), None, "3 passed"),
-        ((16, 19), None, "16 passed, 3 failed on purpose"),
-        ((0, 1), None, "0 passed, 1 failed on purpose"),
-        ((16, 19), "cell 3: CheckFailed", "16 passed, 3 failed"),
-    ],
-)
-def test_a_failed_check_is_on_purpose_when_the_notebook_goes_on(checks, failure, said):
-    report = run_notebooks.Report(Path("s.ipynb"), 1.0, "CPU", checks=checks, failure=failure)
-    line = run_notebooks.table([report]).splitlines()[-1]
-    assert re.search(rf"CPU +{said} +- +{'FAILED' if failure else 'ok'}$", line)
-
-
 def test_runner_reports_failures_with_their_cell_and_goes_on(tmp_path, capsys):
     write(tmp_path / "nb/dead.ipynb", code("a = 1"), code("import os\nos._exit(1)"), code("b = 2"))
     write(tmp_path / "nb/fails.ipynb", new_markdown_cell("text"), code("def f():\n    return 1 / 0\nf()"))
     write(tmp_path / "nb/hangs.ipynb", code("import time\ntime.sleep(600)"))
-    good = code(CHECKED), code("1 / 0", "raises-exception"), code("print(PROFILE)")
+    good = code(MEASURED), code("1 / 0", "raises-exception"), code("print(PROFILE)")
     write(tmp_path / "nb/works.ipynb", code('PROFILE = "quick"', "parameters"), *good)
     (tmp_path / "nb/broken.ipynb").write_text("{")
     started = time.monotonic()
@@ -377,21 +376,16 @@ def test_runner_reports_failures_with_their_cell_and_goes_on(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "\x1b" not in said
     assert re.search(r"^nb/dead.ipynb, cell 2 \(\w+\): the kernel died", said, re.MULTILINE)
-    assert re.search(
-        r"^nb/fails.ipynb, cell 2 \(\w+\): ZeroDivisionError: division by zero\n\n   1  def f", said, re.M
-    )
-    assert re.search(r"^----> 3 f\(\)", said, re.MULTILINE)
-    assert re.search(
-        r"^nb/hangs.ipynb, cell 1 \(\w+\): time-out, the notebook may take 12 s", said, re.MULTILINE
-    )
+    divided = r"^nb/fails.ipynb, cell 2 \(\w+\): ZeroDivisionError: division by zero\n\n   1  def f"
+    assert re.search(divided, said, re.MULTILINE) and re.search(r"^----> 3 f\(\)", said, re.MULTILINE)
+    late = r"^nb/hangs.ipynb, cell 1 \(\w+\): time-out, the notebook may take 12 s"
+    assert re.search(late, said, re.MULTILINE)
     assert re.search(r"broken.ipynb:1: broken JSON", said)
-    lines = {
-        line.split()[0]: line for line in said[said.index("slowest cell") :].splitlines() if ".ipynb" in line
-    }
-    assert [lines[f"nb/{name}.ipynb"].split()[-1] for name in ("dead", "fails", "hangs", "broken")] == [
-        "FAILED"
-    ] * 4
-    assert re.search(r"MiB +CPU +1 passed +1 of 1 +ok$", lines["nb/works.ipynb"])
+    table = said[said.index("slowest cell") :].splitlines()
+    lines = {line.split()[0]: line for line in table if ".ipynb" in line}
+    for name in ("dead", "fails", "hangs", "broken"):
+        assert lines[f"nb/{name}.ipynb"].endswith("FAILED")
+    assert re.search(r"MiB +CPU +1 of 1 +ok$", lines["nb/works.ipynb"])
     executed = nbformat.read(out / "full/nb/works/works.ipynb", as_version=4)
     assert executed.cells[-1].outputs[0].text == "full\n"
     assert json.loads((out / "full/nb/works/results/s.full.json").read_text())[0]["model"] == "MADE"
@@ -420,15 +414,15 @@ class OneMessage:
 
 def test_a_message_without_a_signal_is_found(monkeypatch):
     """A widget can take the signal of a reply: the runner looks again instead of waiting for ever."""
-    monkeypatch.setattr(run_notebooks, "LOOK_AGAIN", 0.01)
+    monkeypatch.setattr(jupyter_bugs, "LOOK_AGAIN", 0.01)
 
     async def received(self):
         return "reply"
 
-    monkeypatch.setattr(run_notebooks._Channel, "_recv", received)
+    monkeypatch.setattr(jupyter_bugs.PatientChannel, "_recv", received)
 
     def wait(looks, timeout):
-        channel = object.__new__(run_notebooks._Channel)
+        channel = object.__new__(jupyter_bugs.PatientChannel)
         channel.socket = OneMessage(looks)
         return asyncio.run(asyncio.wait_for(channel.get_msg(timeout), 10))
 
@@ -437,14 +431,21 @@ def test_a_message_without_a_signal_is_found(monkeypatch):
         wait(10**6, 0.05)
 
 
-def test_the_runner_waits_with_that_channel():
-    client = run_notebooks._Manager().client()
-    assert client.shell_channel_class is run_notebooks._Channel
+def test_the_runner_waits_with_that_channel(tmp_path, monkeypatch):
+    managers, make = [], run_notebooks.PapermillNotebookClient
+
+    def client(manager, **options):
+        managers.append(options["kernel_manager_class"])
+        return make(manager, **options)
+
+    monkeypatch.setattr(run_notebooks, "PapermillNotebookClient", client)
+    assert run(write(tmp_path / "nb/a.ipynb", code("1")), "--out", tmp_path / "build") == 0
+    assert managers[0]().client().shell_channel_class is jupyter_bugs.PatientChannel
 
 
 def test_storing_twice_changes_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(run_notebooks, "ROOT", tmp_path)
-    cells = code('PROFILE = "quick"', "parameters"), code("print(object(), PROFILE)\n3"), code(CHECKED)
+    cells = code('PROFILE = "quick"', "parameters"), code("print(object(), PROFILE)\n3"), code(MEASURED)
     path = write(tmp_path / "nb/a.ipynb", *cells)
     assert run(path, "--store", "--out", tmp_path / "build") == 0
     stored = path.read_bytes()
@@ -522,14 +523,8 @@ def test_cores_are_shared():
 
 def nbval(folder, *arguments):
     command = [sys.executable, "-m", "pytest", "-p", "tools.nbval_plugin", "--nbval-lax", "--color=no", "-rA"]
-    command += [
-        "--nbval-sanitize-with",
-        "tools/sanitize.cfg",
-        "-p",
-        "no:cacheprovider",
-        str(folder),
-        *arguments,
-    ]
+    command += ["--nbval-sanitize-with", "tools/sanitize.cfg", "-p", "no:cacheprovider"]
+    command += [str(folder), *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120).stdout
 
 
@@ -561,6 +556,68 @@ def test_nbval_notices_a_dead_kernel_in_seconds(tmp_path):
     assert time.monotonic() - started < 100
     assert "Cell 1: the kernel died in this cell" in said
     assert "1 failed, 2 passed, 1 xfailed" in said
+
+
+# --- a student's check ---------------------------------------------------------------------
+
+
+def graded(identifier, **more):
+    return {"grade_id": identifier, "solution": False, "grade": False, "locked": False} | more
+
+
+def homework(path, *answers):
+    """Write a homework with answers to four tasks: a function, a class, a mask, a text."""
+    softmax, counter, mask, words = answers
+    checks = {
+        "q1": (2, 'assert sum(softmax([1, 1])) == 1, "softmax must sum to 1"'),
+        "q2": (3, 'assert Counter(1).add(2) == 3, "add returns the new value"'),
+        "q3": (4, 'assert len(mask(3)) == 3, "the mask is n by n"'),
+    }
+    cells = []
+    for (name, (points, source)), answer in zip(checks.items(), (softmax, counter, mask), strict=True):
+        solution, check = graded(name, solution=True), graded(f"check_{name}", grade=True, points=points)
+        tested = code(source, "raises-exception", count=7, nbgrader=check)  # it ran once, when it was saved
+        cells += [code(f"# @answer {name}\n{answer}", nbgrader=solution), tested]
+    theory = graded("q4_text", solution=True, grade=True, points=1)
+    return write(path, *cells, new_markdown_cell(words, metadata={"nbgrader": theory}))
+
+
+SOFTMAX = "def softmax(x):\n    return [value / sum(x) for value in x]"
+COUNTER = (
+    "class Counter:\n    def __init__(self, x):\n        self.x = x\n    def add(self, y):\n        return {}"
+)
+MASK = "def mask(n):\n    return [[1] * n] * n"
+BLANK = "def mask(n):\n    # YOUR CODE HERE\n    raise NotImplementedError()"
+
+
+def test_check_prints_a_table_of_tasks(tmp_path, capsys):
+    path = homework(tmp_path / "hw9.ipynb", SOFTMAX, COUNTER.format(-1), BLANK, "Because.")
+    assert check.main([str(path)]) == 1
+    table = capsys.readouterr().out.split("\n")
+    assert table[0].split() == ["q1", "2", "p", "passed"]
+    assert table[1].split()[:4] == ["q2", "3", "p", "wrong"] and "add returns the new value" in table[1]
+    assert table[2].split()[:4] == ["q3", "4", "p", "blank"]
+    assert table[3].split() == ["q4", "1", "p", "written"]
+    assert table[4].startswith("2 of 4 tasks")
+    path = homework(tmp_path / "hw9.ipynb", SOFTMAX, COUNTER.format("self.x + y"), MASK, "Because.")
+    assert check.main([str(path)]) == 0
+
+
+def test_check_believes_no_run_of_the_past(tmp_path, capsys):
+    """A kernel that dies leaves what was stored of the cells below it."""
+    path = homework(tmp_path / "hw9.ipynb", SOFTMAX, "import os\nos._exit(1)", MASK, notebooks.TEXT_STUB)
+    assert check.main([str(path)]) == 1
+    table = [line.split() for line in capsys.readouterr().out.split("\n")]
+    assert [row[3] for row in table[:4]] == ["passed", "wrong", "wrong", "blank"]
+    assert table[1][4:] == table[2][4:] == ["not", "reached"]
+
+
+def test_check_refuses_what_is_no_homework(tmp_path, capsys):
+    write(tmp_path / "x.ipynb", code("1"))
+    (tmp_path / "y.ipynb").write_text("no json")
+    for name, reason in (("x", "has no tasks"), ("y", "broken JSON"), ("z", "No such file")):
+        assert check.main([str(tmp_path / f"{name}.ipynb")]) == 2
+        assert reason in capsys.readouterr().err
 
 
 # --- results -------------------------------------------------------------------------------

@@ -19,15 +19,20 @@ from tools import run_notebooks
 from tools.notebooks import ROOT
 
 PYTHON = "3.13"
-PINS = [
+PINS = [  # Colab's versions, checked 2026-11
     "torch==2.11.*",
     "torchvision==0.26.*",
     "numpy==2.1.3",
-    "scipy",
+    "scipy==1.16.3",
+    "pillow==11.3.0",
     "ipython==7.34.0",
     "ipywidgets==7.7.1",
     "ipykernel==6.17.1",
-    "matplotlib==3.10.*",
+    "traitlets==5.7.1",
+    "jupyter_client==7.4.9",
+    "pyzmq==26.2.1",
+    "tornado==6.5.7",
+    "matplotlib==3.10.0",
     "scikit-learn==1.6.1",
     "tqdm==4.67.*",
     "safetensors",
@@ -100,14 +105,16 @@ def _call(command: list[str]) -> None:
 
 def main(arguments: list[str] | None = None, folder: Path = ROOT / "build" / "colab-env") -> int:
     """Build the replica and run notebooks in it, with the runner's own options; return the exit status."""
+    given = sys.argv[1:] if arguments is None else arguments
+    command = ["--kernel", KERNEL, "--out", str(ROOT / "build" / "colab"), *given]
+    run_notebooks.parse(command)  # what is wrong with them is said before gigabytes are installed
     try:
         build(folder)
     except ColabError as error:
         print(error, file=sys.stderr)
         return 3
     os.environ["JUPYTER_PATH"] = str((folder / "share" / "jupyter").absolute())
-    given = sys.argv[1:] if arguments is None else arguments
-    return run_notebooks.main(["--kernel", KERNEL, "--out", str(ROOT / "build" / "colab"), *given])
+    return run_notebooks.main(command)
 
 
 if __name__ == "__main__":

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import types
 from pathlib import Path
-
-from nbformat import NotebookNode
+from typing import TYPE_CHECKING
 
 from tools.notebooks import ROOT, NotebookError, read_notebook
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
 
 
 def load(path: str | Path, *names: str) -> types.SimpleNamespace:

@@ -3,7 +3,7 @@
 `python -m tools.normalise [PATHS] [--check]` is a part of `make fmt`. A cell's id, source, tags, slides,
 grading metadata and the alternative text of its figures stay; execution counts become 1..n; widget state,
 progress bars, memory addresses, machine paths and everything else that an editor or a run leaves behind go.
-Cells that carry a definition of another notebook get its current text.
+What stands elsewhere gets its current text: cells that carry another notebook's definition, the set-up cell.
 """
 
 from __future__ import annotations
@@ -20,8 +20,18 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
+from tools.course import setup_cell
 from tools.definitions import sync_copies
-from tools.notebooks import ROOT, NotebookError, find_notebooks, read_notebook, write_atomically
+from tools.notebooks import (
+    ANSI,
+    ROOT,
+    STUDENT_VERSION,
+    NotebookError,
+    find_notebooks,
+    read_notebook,
+    text_of,
+    write_atomically,
+)
 
 MAX_TEXT = 20_000  # characters of plain text in one output: more than a screen is not read
 MAX_RICH = 400_000  # bytes of a picture, of HTML or of a sound in one output
@@ -32,11 +42,9 @@ NOTEBOOK_KEYS = {"accelerator", "colab", "kernelspec", "language_info"}
 COLAB_KEYS = {"gpuType", "toc_visible"}
 CELL_KEYS = {"cellView", "collapsed", "deletable", "editable", "jupyter", "nbgrader", "slideshow", "tags"}
 PICTURE_KEYS = {"alt", "height", "width"}
-STUDENT_VERSION = re.compile(r"hw\d+\.ipynb")
 WIDGET = "application/vnd.jupyter.widget-view+json"
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 
-ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 OVERWRITTEN = re.compile(r"^.*\r(?=[^\n])", re.MULTILINE)  # what a carriage return hid from the reader
 PROGRESS = re.compile(  # a bar of tqdm, with and without a known total; no line of data is searched for one
     r"^(?!.{1000}).*(?:\d+%\|.*\|\s*\S+/\S+|\d+\s?it) \[\d+:\d+.*\][ \t]*(?:\n|\Z)", re.MULTILINE
@@ -113,6 +121,9 @@ def normalised_text(path: str | Path) -> tuple[str, list[str]]:
     """
     notebook = read_notebook(path)
     sync_copies(notebook, path)
+    for cell in notebook.cells:
+        if "setup" in cell.metadata.get("tags", []):
+            cell.source = setup_cell()
     try:
         problems = normalise(notebook, student=bool(STUDENT_VERSION.fullmatch(Path(path).name)))
         nbformat.validate(notebook)
@@ -120,7 +131,7 @@ def normalised_text(path: str | Path) -> tuple[str, list[str]]:
         raise NotebookError(f"{path}: not a valid notebook: {str(error).splitlines()[0]}") from None
     except (KeyError, TypeError, AttributeError, binascii.Error) as error:
         raise NotebookError(f"{path}: not a valid notebook ({type(error).__name__}: {error})") from None
-    text = nbformat.writes(notebook).rstrip("\n") + "\n"
+    text = text_of(notebook)
     size = len(text.encode())
     if size > MAX_NOTEBOOK:
         problems.append(f"{size:,} bytes in all, limit {MAX_NOTEBOOK:,}: use fewer or smaller figures")
@@ -138,9 +149,8 @@ def _clean_notebook_metadata(notebook: NotebookNode) -> None:
 
 def _unique_id(cell: NotebookNode, taken: set[str]) -> str:
     """Keep the cell's id if it is valid and free, else derive one from it or from the source."""
-    stem = str(
-        cell.get("id") or cell.metadata.get("id") or hashlib.sha1(cell.source.encode()).hexdigest()[:8]
-    )
+    given = cell.get("id") or cell.metadata.get("id")
+    stem = str(given or hashlib.sha1(cell.source.encode()).hexdigest()[:8])
     stem = identifier = re.sub(r"[^a-zA-Z0-9-_]", "-", stem)[:64]
     copy = 0
     while identifier in taken:
@@ -162,9 +172,8 @@ def _strip_lines(source: str, *, keep_breaks: bool) -> str:
     lines = source.rstrip().split("\n")
     stripped = [line.rstrip() for line in lines]
     if keep_breaks:
-        stripped = [
-            s + "  " * (s != "" and line.endswith("  ")) for s, line in zip(stripped, lines, strict=True)
-        ]
+        pairs = zip(stripped, lines, strict=True)
+        stripped = [kept + "  " * (kept != "" and line.endswith("  ")) for kept, line in pairs]
     return "\n".join(stripped)
 
 
@@ -203,12 +212,9 @@ def _merge_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:
     """Join neighbouring pieces of one stream: where a stream is cut depends on the load of the machine."""
     merged: list[NotebookNode] = []
     for output in outputs:
-        previous = merged[-1] if merged else None
-        if (
-            previous
-            and previous.output_type == output.output_type == "stream"
-            and previous.name == output.name
-        ):
+        previous = merged[-1] if merged else {}
+        streams = previous.get("output_type") == output.output_type == "stream"
+        if streams and previous.name == output.name:
             previous.text += output.text
         else:
             merged.append(output)
@@ -253,9 +259,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Normalise notebooks, or with --check say which are not; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tools.normalise", description=__doc__.splitlines()[0])
     parser.add_argument("paths", nargs="*", help="notebooks or folders (default: all of the course)")
-    parser.add_argument(
-        "--check", action="store_true", help="change nothing, exit with 1 if something would change"
-    )
+    words = "change nothing, exit with 1 if something would change"
+    parser.add_argument("--check", action="store_true", help=words)
     options = parser.parse_args(arguments)
     status = 0
     try:

@@ -8,12 +8,17 @@ import re
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import nbformat
-from nbformat import NotebookNode
+if TYPE_CHECKING:  # nbformat takes up to two seconds: only what reads or writes a notebook waits for it
+    from nbformat import NotebookNode
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("seminars", "homeworks")  # where the course keeps its notebooks
+STUDENT_VERSION = re.compile(r"hw\d+\.ipynb")
+CODE_STUB = "# YOUR CODE HERE\nraise NotImplementedError()"  # what nbgrader writes where an answer goes
+TEXT_STUB = "YOUR ANSWER HERE"
+ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")  # colours and cursor movements
 
 
 class NotebookError(Exception):
@@ -59,18 +64,14 @@ def read_notebook(path: str | Path) -> NotebookNode:
     try:
         content = json.loads(text)
     except json.JSONDecodeError as error:
-        raise NotebookError(
-            f"{path}:{error.lineno}: broken JSON, {error.msg} (column {error.colno})"
-        ) from None
-    if (
-        not isinstance(content, dict)
-        or not isinstance(content.get("cells"), list)
-        or content.get("nbformat") != 4
-    ):
-        version = content.get("nbformat") if isinstance(content, dict) else None
-        raise NotebookError(
-            f"{path}: expected a notebook of format 4, got {version}; save it again with Jupyter"
-        )
+        where = f"{error.msg} (column {error.colno})"
+        raise NotebookError(f"{path}:{error.lineno}: broken JSON, {where}") from None
+    version = content.get("nbformat") if isinstance(content, dict) else None
+    if version != 4 or not isinstance(content.get("cells"), list):
+        advice = "save it again with Jupyter"
+        raise NotebookError(f"{path}: expected a notebook of format 4, got {version}; {advice}")
+    import nbformat
+
     try:
         # Not nbformat.reads: it gives random ids to cells that have none, and a second run would differ.
         return nbformat.v4.reads(text)
@@ -78,16 +79,27 @@ def read_notebook(path: str | Path) -> NotebookNode:
         raise NotebookError(f"{path}: not a valid notebook ({type(error).__name__}: {error})") from None
 
 
-def write_atomically(path: str | Path, text: str) -> None:
-    """Write a text file so that an interruption leaves the old file or the new one, never half of either."""
+def text_of(notebook: NotebookNode) -> str:
+    """Return the one text of a notebook's file: every tool that writes one writes this."""
+    import nbformat
+
+    return nbformat.writes(notebook).rstrip("\n") + "\n"
+
+
+def write_atomically(path: str | Path, text: str, *, mode: int | None = None) -> None:
+    """Write a text file so that an interruption leaves the old file or the new one, never half of either.
+
+    A link in the place of the file is replaced, not followed. `mode` is that of the file that was there, or
+    of a new one, unless it is given.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with open(handle, "w", encoding="utf-8", newline="\n") as file:
             file.write(text)
-        mode = path.stat().st_mode if path.exists() else 0o666 & ~_umask()
-        os.chmod(temporary, mode)
+        there = path.exists() and not path.is_symlink()
+        os.chmod(temporary, mode or (path.stat().st_mode if there else 0o666 & ~_umask()))
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Write the students' edition of the repository: everything but solutions, hidden checks and the grader.
+"""Write the students' edition of the repository: everything but the grader and what it knows.
 
 ``make release OUT=folder`` makes a new repository with one commit, or, when the folder holds an earlier
 release, adds one commit on top of it, so that students can pull week by week.
@@ -19,6 +19,7 @@ INSTRUCTORS_ONLY = [
     "homeworks/*/hw*.solution.ipynb",
     "homeworks/*/hidden.py",
     "homeworks/*/mutants.py",
+    "homeworks/*/accepted.py",
     "homeworks/*/*.safetensors",
     "grading/*",
     "tests/test_grading.py",
@@ -27,8 +28,6 @@ INSTRUCTORS_ONLY = [
     "tests/hostile/*",
     "tools/release.py",
 ]
-# What a student's `python -m grading check` needs of the grader.
-STUDENTS_TOO = ["grading/__init__.py", "grading/__main__.py", "grading/check.py"]
 # Parts of pages and of the Makefile that only instructors read.
 INSTRUCTORS_PART = re.compile(
     r"^(?:#|<!--) begin instructors.*?^(?:#|<!--) end instructors[^\n]*\n", re.M | re.S
@@ -53,7 +52,7 @@ def git(folder: Path, *arguments: str) -> str:
 
 def is_public(path: str, solutions: list[str]) -> bool:
     """Tell whether students get a file; ``solutions`` names the homeworks whose deadline is over."""
-    if path in STUDENTS_TOO or any(Path(path).name == f"{name}.solution.ipynb" for name in solutions):
+    if any(Path(path).name == f"{name}.solution.ipynb" for name in solutions):
         return True
     return not any(fnmatch.fnmatch(path, pattern) for pattern in INSTRUCTORS_ONLY)
 
@@ -75,9 +74,8 @@ def prepare(out: Path) -> None:
             raise ReleaseError(f"{out} holds an instructors' edition: choose another folder")
         git(out, "rm", "-rq", "--ignore-unmatch", ".")
     elif out.exists() and any(out.iterdir()):
-        raise ReleaseError(
-            f"{out} is not empty and not a git repository: name a new folder, or an earlier release"
-        )
+        advice = "name a new folder, or an earlier release"
+        raise ReleaseError(f"{out} is not empty and not a git repository: {advice}")
     else:
         out.mkdir(parents=True, exist_ok=True)
         git(out, "init", "-q", "-b", "main")
@@ -118,9 +116,8 @@ def release(out: Path, solutions: list[str]) -> list[str]:
     """
     prepare(out)
     public = write_edition(out, solutions)
-    commit(
-        out, "Release the course" + (f", with the solutions of {', '.join(solutions)}" if solutions else "")
-    )
+    added = f", with the solutions of {', '.join(solutions)}" if solutions else ""
+    commit(out, f"Release the course{added}")
     return public
 
 
@@ -128,9 +125,8 @@ def main() -> int:
     """Write the edition that the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path, help="a new folder, or one that holds an earlier release")
-    parser.add_argument(
-        "--solutions", nargs="+", default=[], metavar="hwN", help="homeworks whose deadline is over"
-    )
+    words = "homeworks whose deadline is over"
+    parser.add_argument("--solutions", nargs="+", default=[], metavar="hwN", help=words)
     arguments = parser.parse_args()
     try:
         public = release(arguments.out, arguments.solutions)

@@ -12,7 +12,6 @@ import argparse
 import contextlib
 import functools
 import json
-import logging
 import os
 import sys
 import threading
@@ -21,13 +20,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from queue import Empty
 
-import nbformat
 import psutil
-from jupyter_client.asynchronous import AsyncKernelClient
-from jupyter_client.channels import AsyncZMQSocketChannel
-from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 from papermill.clientwrap import PapermillNotebookClient
@@ -35,13 +29,22 @@ from papermill.engines import NotebookExecutionManager
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
-from tools.normalise import ANSI, STUDENT_VERSION, normalise
-from tools.notebooks import ROOT, NotebookError, find_notebooks, read_notebook, write_atomically
+from tools import jupyter_bugs
+from tools.normalise import normalise
+from tools.notebooks import (
+    ANSI,
+    ROOT,
+    STUDENT_VERSION,
+    NotebookError,
+    find_notebooks,
+    read_notebook,
+    text_of,
+    write_atomically,
+)
 
 TIMEOUT = {"quick": 600, "full": 3600}  # seconds a notebook; several times what the curriculum allows
 INJECTED = "injected-parameters"  # the tag that papermill gives its cell
 SAMPLING = 0.2  # seconds between two looks at a kernel's memory
-LOOK_AGAIN = 1.0  # seconds of waiting for a kernel's message between two looks whether it is there
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,6 @@ class Report:
     device: str
     slowest: tuple[int, float] | None = None  # number of the cell, seconds
     peak_bytes: int = 0  # resident memory of the kernel and its children together
-    checks: tuple[int, int] = (0, 0)  # passed, made
     figures: tuple[int, int] = (0, 0)  # reached, among the results that have a target
     failure: str | None = None
 
@@ -118,35 +120,23 @@ def run_notebook(job: Job) -> Report:
     """
     started = time.monotonic()
     try:
-        results, checks = _clear(job.folder)
+        results = _clear(job.folder)
         notebook = prepared(job.notebook, {"PROFILE": job.profile})
         memory = _PeakMemory()
         environment = {
             "DGM_RESULTS": str(results),
-            "DGM_CHECKS": str(checks),
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(job.threads)),
             "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # four lines about a debugger that nobody started
         }
         failure = _execute(notebook, job, started, environment, memory)
         slowest = _slowest_cell(notebook)
         normalise(notebook)
-        write_atomically(job.folder / job.notebook.name, nbformat.writes(notebook))
+        write_atomically(job.folder / job.notebook.name, text_of(notebook))
     except Exception as error:  # one notebook's trouble never stops the others
         message = str(error) if isinstance(error, NotebookError) else f"{type(error).__name__}: {error}"
         return Report(job.notebook, time.monotonic() - started, _device(), failure=f"{message}\n")
-    return Report(
-        job.notebook,
-        time.monotonic() - started,
-        _device(),
-        slowest,
-        memory.peak,
-        _count((json.loads(line) for line in _lines(checks)), "passed"),
-        _count(
-            (row for path in sorted(results.glob("*.json")) for row in json.loads(path.read_text())),
-            "reached",
-        ),
-        failure,
-    )
+    seconds, reached = time.monotonic() - started, _reached(results)
+    return Report(job.notebook, seconds, _device(), slowest, memory.peak, reached, failure)
 
 
 def _execute(
@@ -158,62 +148,32 @@ def _execute(
     client = PapermillNotebookClient(
         manager,
         kernel_name=job.kernel,
-        kernel_manager_class=_Manager,
+        kernel_manager_class=jupyter_bugs.KernelManager,
         timeout_func=lambda cell: max(0.1, started + job.timeout - time.monotonic()),
         iopub_timeout=60,  # its own 4 seconds are too few for a large figure on a busy machine
         shutdown_kernel="immediate",
         extra_arguments=["--IPKernelApp.log_level=40"],  # errors, not advice about transports
         on_cell_start=lambda cell, cell_index: current.append(cell_index),
     )
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # it regrets every task that a dead kernel leaves
+    jupyter_bugs.be_quiet_about_dead_kernels()
     manager.notebook_start()
     try:
         with memory.of(client):
-            # Not papermill.execute_notebook: an error in a cell tagged raises-exception fails it.
             client.execute(env=_inherited() | environment, cwd=str(job.folder.resolve()))
     except CellTimeoutError:
         return _describe(notebook, current[-1], job, f"time-out, the notebook may take {job.timeout:g} s")
     except DeadKernelError:
-        return _describe(
-            notebook, current[-1], job, "the kernel died (out of memory, or a crash in a library)"
-        )
+        reason = "the kernel died (out of memory, or a crash in a library)"
+        return _describe(notebook, current[-1], job, reason)
     finally:
         manager.cleanup_pbar()
-    for index, cell in enumerate(notebook.cells):
-        if cell.metadata.papermill.get("exception"):
-            error = next((o for o in cell.outputs if o.output_type == "error"), None)
-            if error is None:
-                return _describe(notebook, index, job, "failed without an error message")
-            return _describe(notebook, index, job, f"{error.ename}: {error.evalue}", error.traceback)
-    return None
-
-
-class _Channel(AsyncZMQSocketChannel):
-    """A channel that does not trust the signal of a message, but looks again from time to time.
-
-    nbclient answers the output of a widget (`interact`) on the very socket on which it waits for the end of
-    the cell. ZeroMQ signals a change only once, and such a send can take the signal of a reply: the wait for
-    it would never end (https://github.com/jupyter/nbclient/issues/312).
-    """
-
-    async def get_msg(self, timeout: float | None = None) -> dict:
-        end = float("inf") if timeout is None else time.monotonic() + timeout
-        while True:
-            left = max(0.0, end - time.monotonic())
-            try:
-                return await super().get_msg(min(left, LOOK_AGAIN))
-            except Empty:
-                if left <= LOOK_AGAIN:
-                    raise
-
-
-class _Client(AsyncKernelClient):
-    shell_channel_class = _Channel
-
-
-class _Manager(AsyncKernelManager):
-    def _client_factory_default(self) -> type:
-        return _Client
+    index = jupyter_bugs.unexpected_error(notebook)
+    if index is None:
+        return None
+    error = next((o for o in notebook.cells[index].outputs if o.output_type == "error"), None)
+    if error is None:
+        return _describe(notebook, index, job, "failed without an error message")
+    return _describe(notebook, index, job, f"{error.ename}: {error.evalue}", error.traceback)
 
 
 def _inherited() -> dict[str, str]:
@@ -247,13 +207,13 @@ class _PeakMemory:
                 self.peak = max(self.peak, sum(process.memory_info().rss for process in tree))
 
 
-def _clear(folder: Path) -> tuple[Path, Path]:
-    """Make a run's folder, without what an earlier run reported; return where results and checks go."""
-    results, checks = folder.resolve() / "results", folder.resolve() / "checks.jsonl"
+def _clear(folder: Path) -> Path:
+    """Make a run's folder, without what an earlier run reported; return where results go."""
+    results = folder.resolve() / "results"
     results.mkdir(parents=True, exist_ok=True)
-    for path in [checks, *results.glob("*.json")]:
-        path.unlink(missing_ok=True)
-    return results, checks
+    for path in results.glob("*.json"):
+        path.unlink()
+    return results
 
 
 def _bar(job: Job) -> dict:
@@ -273,20 +233,15 @@ def _describe(notebook: NotebookNode, index: int, job: Job, error: str, tracebac
 def _slowest_cell(notebook: NotebookNode) -> tuple[int, float] | None:
     """Return number and seconds of the cell that took longest."""
     cells = [cell for cell in notebook.cells if cell.id != INJECTED]
-    times = [
-        (number, cell.metadata.papermill.get("duration") or 0.0) for number, cell in enumerate(cells, start=1)
-    ]
+    times = [(n, cell.metadata.papermill.get("duration") or 0.0) for n, cell in enumerate(cells, start=1)]
     return max(times, key=lambda pair: pair[1], default=None)
 
 
-def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-
-
-def _count(rows: Iterable[dict], key: str) -> tuple[int, int]:
-    """Count the rows where the key is true, among those that have it."""
-    values = [row[key] for row in rows if row.get(key) is not None]
-    return sum(map(bool, values)), len(values)
+def _reached(results: Path) -> tuple[int, int]:
+    """Count the figures that were reached, and those that have a target."""
+    rows = [row for path in results.glob("*.json") for row in json.loads(path.read_text(encoding="utf-8"))]
+    reached = [row["reached"] for row in rows if row.get("reached") is not None]
+    return sum(map(bool, reached)), len(reached)
 
 
 @functools.cache
@@ -306,7 +261,7 @@ def store(job: Job) -> None:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = executed[cell.id].outputs, executed[cell.id].execution_count
     normalise(source, student=bool(STUDENT_VERSION.fullmatch(job.notebook.name)))
-    write_atomically(job.notebook, nbformat.writes(source).rstrip("\n") + "\n")
+    write_atomically(job.notebook, text_of(source))
     for path in (job.folder / "results").glob("*.json"):
         write_atomically(ROOT / "results" / path.name, path.read_text(encoding="utf-8"))
 
@@ -324,16 +279,7 @@ def run_all(jobs: list[Job], executor: Executor, tell: Callable[[str], None] = p
 
 def table(reports: Iterable[Report]) -> str:
     """Lay the reports out as a table, a line each."""
-    head = [
-        "notebook",
-        "time",
-        "slowest cell",
-        "peak memory",
-        "device",
-        "checks",
-        "figures reached",
-        "",
-    ]
+    head = ["notebook", "time", "slowest cell", "peak memory", "device", "figures reached", ""]
     rows = [head]
     for report in reports:
         rows.append(
@@ -343,7 +289,6 @@ def table(reports: Iterable[Report]) -> str:
                 "cell {}: {:.1f} s".format(*report.slowest) if report.slowest else "-",
                 f"{report.peak_bytes / 2**20:,.0f} MiB" if report.peak_bytes else "-",
                 report.device,
-                _checks(report),
                 "{} of {}".format(*report.figures) if report.figures[1] else "-",
                 "FAILED" if report.failure else "ok",
             ]
@@ -355,18 +300,9 @@ def table(reports: Iterable[Report]) -> str:
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
-def _checks(report: Report) -> str:
-    """Count a notebook's checks in words."""
-    passed, made = report.checks
-    if passed == made:
-        return f"{passed} passed" if made else "-"
-    # A notebook that ran to its end has caught every failing check: it shows what a mistake looks like.
-    return f"{passed} passed, {made - passed} failed" + ("" if report.failure else " on purpose")
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Run or prepare notebooks; return 0 if all went well, 1 if one failed, 2 if there is none to run."""
-    options = _options(arguments)
+    options = parse(arguments)
     try:
         notebooks = find_notebooks(options.paths)
     except NotebookError as error:
@@ -378,14 +314,8 @@ def main(arguments: list[str] | None = None) -> int:
     if options.prepare:
         return prepare(notebooks, options.prepare, options.profile)
     workers = min(options.jobs, len(notebooks))
-    jobs = plan(
-        notebooks,
-        options.out,
-        profile=options.profile,
-        timeout=options.timeout,
-        workers=workers,
-        kernel=options.kernel,
-    )
+    limits = {"profile": options.profile, "timeout": options.timeout, "workers": workers}
+    jobs = plan(notebooks, options.out, kernel=options.kernel, **limits)
     print(f"running {len(jobs)} notebooks, profile {options.profile}, {workers} at a time", flush=True)
     executor = ThreadPoolExecutor(workers)  # threads are enough: the work is in the kernels' own processes
     try:
@@ -414,26 +344,24 @@ def prepare(notebooks: Iterable[Path], out: Path, profile: str) -> int:
         except NotebookError as error:
             print(error, file=sys.stderr)
             return 1
-        write_atomically(out / shown(path).with_suffix("") / path.name, nbformat.writes(notebook))
+        write_atomically(out / shown(path).with_suffix("") / path.name, text_of(notebook))
     return 0
 
 
-def _options(arguments: list[str] | None) -> argparse.Namespace:
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """Read the command line; --help and wrong options end the program."""
     parser = argparse.ArgumentParser(
         prog="python -m tools.run_notebooks", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("paths", nargs="*", help="notebooks or folders (default: all of the course)")
-    parser.add_argument("--profile", choices=sorted(TIMEOUT), default="quick")
-    parser.add_argument("--jobs", type=_positive(int), default=1, help="notebooks at a time (default: 1)")
-    parser.add_argument("--out", type=Path, default=ROOT / "build", help="folder for executed copies")
-    parser.add_argument("--timeout", type=_positive(float), help="seconds a notebook may take")
-    parser.add_argument("--kernel", default="python3", help="name of the kernel (default: python3)")
-    parser.add_argument(
-        "--store", action="store_true", help="keep outputs in the sources, results in results/"
-    )
-    parser.add_argument(
-        "--prepare", type=Path, metavar="DIR", help="inject the profile into copies, run nothing"
-    )
+    add = parser.add_argument
+    add("paths", nargs="*", help="notebooks or folders (default: all of the course)")
+    add("--profile", choices=sorted(TIMEOUT), default="quick")
+    add("--jobs", type=_positive(int), default=1, help="notebooks at a time (default: 1)")
+    add("--out", type=Path, default=ROOT / "build", help="folder for executed copies")
+    add("--timeout", type=_positive(float), help="seconds a notebook may take")
+    add("--kernel", default="python3", help="name of the kernel (default: python3)")
+    add("--store", action="store_true", help="keep outputs in the sources, results in results/")
+    add("--prepare", type=Path, metavar="DIR", help="inject the profile into copies, run nothing")
     return parser.parse_args(arguments)
 
 

@@ -1,20 +1,26 @@
 """Run a homework's visible checks where the student works, and print a table of the tasks.
 
-This needs neither hidden checks nor a sandbox: it is the student's own code on the student's own machine.
+`python -m tools.check homeworks/homework1/hw1.ipynb` needs neither hidden checks nor a sandbox: it is the
+student's own code on the student's own machine. Exit status: 0 every task passes, 1 one does not, 2 the file
+is not a homework.
 """
 
+from __future__ import annotations
+
+import argparse
 import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
+from nbformat import NotebookNode
+from nbformat.v4 import new_output
 
-CODE_BLANK = re.compile(r"# YOUR CODE HERE\s+raise NotImplementedError\(\)")
-TEXT_BLANK = "YOUR ANSWER HERE"
-TERMINAL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+from tools.notebooks import ANSI, CODE_STUB, TEXT_STUB, NotebookError, read_notebook
+
+CODE_BLANK = re.compile(r"\s+".join(map(re.escape, CODE_STUB.split("\n"))))
 
 
 @dataclass
@@ -41,16 +47,14 @@ def check(path: Path, *, cell_seconds: float = 600.0) -> bool:
     """Run a notebook, print one line for each task and return whether every visible check passed.
 
     A task is named by its cells' grade ids: `q1`, `check_q1`, `q1_text`. Errors elsewhere are printed too.
-    Raises ValueError if the file is not a notebook or has no tasks.
+
+    Raises:
+        NotebookError: the file is not a notebook or has no tasks.
     """
-    try:
-        notebook = nbformat.read(path, as_version=4)
-    except (nbformat.reader.NotJSONError, AttributeError, KeyError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not a notebook: {error}") from None
+    notebook = read_notebook(path)
     if not any(task_of(cell) for cell in notebook.cells):
-        raise ValueError(
-            f"{path} has no tasks: was its metadata lost? Copy your answers into a fresh student version"
-        )
+        advice = "was its metadata lost? Copy your answers into a fresh student version"
+        raise NotebookError(f"{path} has no tasks: {advice}")
     run(notebook, path.parent, cell_seconds)
     tasks = table(notebook)
     width = max(len(name) for name in tasks)
@@ -67,11 +71,11 @@ def check(path: Path, *, cell_seconds: float = 600.0) -> bool:
     return done == len(tasks)
 
 
-def run(notebook: nbformat.NotebookNode, folder: Path, cell_seconds: float) -> None:
+def run(notebook: NotebookNode, folder: Path, cell_seconds: float) -> None:
     """Run every cell whose predecessors left the kernel alive; errors stay in the cells."""
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            cell.outputs = []
+            cell.outputs, cell.execution_count = [], None
     client = NotebookClient(
         notebook,
         timeout=cell_seconds,
@@ -86,22 +90,22 @@ def run(notebook: nbformat.NotebookNode, folder: Path, cell_seconds: float) -> N
                 client.execute_cell(cell, index)
             except (CellTimeoutError, DeadKernelError) as error:
                 kind = "took too long" if isinstance(error, CellTimeoutError) else "ended the kernel"
-                cell.outputs = [nbformat.v4.new_output("error", ename="Stopped", evalue=f"this cell {kind}")]
+                cell.outputs = [new_output("error", ename="Stopped", evalue=f"this cell {kind}")]
                 return
 
 
-def table(notebook: nbformat.NotebookNode) -> dict[str, Task]:
+def table(notebook: NotebookNode) -> dict[str, Task]:
     """Return the tasks of a notebook that was run, by name."""
     tasks: dict[str, Task] = {}
     for cell in notebook.cells:
         if not (name := task_of(cell)):
             continue
-        task, marks = tasks.setdefault(name, Task()), cell.metadata.nbgrader
-        task.points += float(marks.get("points", 0) or 0) if marks.get("grade") else 0.0
-        if marks.get("solution"):
-            task.blank |= bool(CODE_BLANK.search(cell.source)) or cell.source.strip() == TEXT_BLANK
+        task, nbgrader = tasks.setdefault(name, Task()), cell.metadata.nbgrader
+        task.points += float(nbgrader.get("points", 0) or 0) if nbgrader.get("grade") else 0.0
+        if nbgrader.get("solution"):
+            task.blank |= bool(CODE_BLANK.search(cell.source)) or cell.source.strip() == TEXT_STUB
             task.manual |= cell.cell_type != "code"
-        elif marks.get("grade"):
+        elif nbgrader.get("grade"):
             task.checks += 1
             task.message = task.message or error_of(cell)
             if not task.message and cell.cell_type == "code" and cell.get("execution_count") is None:
@@ -109,17 +113,33 @@ def table(notebook: nbformat.NotebookNode) -> dict[str, Task]:
     return tasks
 
 
-def task_of(cell: nbformat.NotebookNode) -> str | None:
+def task_of(cell: NotebookNode) -> str | None:
     """Return the task of an answer or check cell, None for any other cell."""
-    marks = cell.metadata.get("nbgrader", {})
-    if not (marks.get("solution") or marks.get("grade")):
+    nbgrader = cell.metadata.get("nbgrader", {})
+    if not (nbgrader.get("solution") or nbgrader.get("grade")):
         return None
-    return str(marks["grade_id"]).removeprefix("check_").split("_")[0]
+    return str(nbgrader["grade_id"]).removeprefix("check_").split("_")[0]
 
 
-def error_of(cell: nbformat.NotebookNode) -> str:
+def error_of(cell: NotebookNode) -> str:
     """Return in one line the error that a cell ended with, an empty string if none."""
     for output in cell.get("outputs", []):
         if output.output_type == "error":
-            return " ".join(TERMINAL.sub("", f"{output.ename}: {output.evalue}").split())[:300]
+            return " ".join(ANSI.sub("", f"{output.ename}: {output.evalue}").split())[:300]
     return ""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Check the notebook that the command line names; return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m tools.check", description=__doc__.splitlines()[0])
+    parser.add_argument("notebook", type=Path, help="such as homeworks/homework1/hw1.ipynb")
+    options = parser.parse_args(arguments)
+    try:
+        return int(not check(options.notebook))
+    except NotebookError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

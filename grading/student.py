@@ -1,15 +1,19 @@
-"""Make the student version of a homework, as `nbgrader generate_assignment` would, from nbformat alone."""
+"""Make the student version of a homework, as `nbgrader generate_assignment` would, without nbgrader."""
+
+from __future__ import annotations
 
 import ast
 import copy
 import hashlib
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import nbformat
+from tools.notebooks import CODE_STUB, TEXT_STUB, read_notebook, text_of, write_atomically
 
-CODE_STUB = "# YOUR CODE HERE\nraise NotImplementedError()"
-TEXT_STUB = "YOUR ANSWER HERE"
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
+
 # The first line of an answer cell names the answer: `# @answer q1`, in Markdown `<!-- @answer q2_text -->`.
 ANSWER = re.compile(r"\A\s*(?:#|<!--)[ \t]*@answer[ \t]+([A-Za-z0-9_]+)")
 
@@ -34,15 +38,15 @@ def homework_paths(homework: Path) -> tuple[Path, Path]:
 def written_solutions(source: Path) -> dict[str, str]:
     """Return our own texts of the answers in Markdown, by the answer's name, without the lines of markers."""
     texts = {}
-    for cell in nbformat.read(source, as_version=4).cells:
-        marks = cell.metadata.get("nbgrader", {})
-        if cell.cell_type == "markdown" and marks.get("solution"):
+    for cell in read_notebook(source).cells:
+        nbgrader = cell.metadata.get("nbgrader", {})
+        if cell.cell_type == "markdown" and nbgrader.get("solution"):
             kept = [line for line in cell.source.split("\n") if not re.search("(BEGIN|END) SOLUTION", line)]
-            texts[answer_name(cell) or marks["grade_id"]] = "\n".join(kept).strip()
+            texts[answer_name(cell) or nbgrader["grade_id"]] = "\n".join(kept).strip()
     return texts
 
 
-def student_version(source: nbformat.NotebookNode) -> nbformat.NotebookNode:
+def student_version(source: NotebookNode) -> NotebookNode:
     """Return the student version: stubs for solutions, no hidden tests, mark schemes or outputs.
 
     Metadata and checksums are those of nbgrader (schema 3). The check cells, which raise while the answer
@@ -59,19 +63,16 @@ def student_version(source: nbformat.NotebookNode) -> nbformat.NotebookNode:
             cell.outputs, cell.execution_count = [], None
             cell.metadata.pop("collapsed", None)
             cell.metadata.pop("scrolled", None)
-        marks = cell.metadata.get("nbgrader", {})
-        if marks.get("task"):
-            raise ValueError(
-                f"cell {marks['grade_id']!r}: nbgrader's task cells are not supported, use an answer"
-            )
-        if marks:
-            _once(grade_ids, marks["grade_id"], "grade id")
-        solution, check = (
-            marks.get("solution", False),
-            marks.get("grade", False) and not marks.get("solution"),
-        )
-        locked = check or (marks.get("locked", False) and not solution)
-        cell.source = _clear(cell, solution, marks.get("grade", False))
+        nbgrader = cell.metadata.get("nbgrader", {})
+        if nbgrader.get("task"):
+            name = nbgrader["grade_id"]
+            raise ValueError(f"cell {name!r}: nbgrader's task cells are not supported, use an answer")
+        if nbgrader:
+            _once(grade_ids, nbgrader["grade_id"], "grade id")
+        solution, grade = nbgrader.get("solution", False), nbgrader.get("grade", False)
+        check = grade and not solution
+        locked = check or (nbgrader.get("locked", False) and not solution)
+        cell.source = _clear(cell, solution, grade)
         if solution and cell.cell_type == "code":
             _once(answers, _checked_answer(cell), "answer name")
         if solution or locked:
@@ -82,25 +83,25 @@ def student_version(source: nbformat.NotebookNode) -> nbformat.NotebookNode:
             tags = cell.metadata.get("tags", [])
             cell.metadata["tags"] = [*tags, *({"raises-exception"} - set(tags))]
         if solution or locked:
-            marks["cell_type"] = cell.cell_type
-            marks["checksum"] = _checksum(cell, locked)
+            nbgrader["cell_type"] = cell.cell_type
+            nbgrader["checksum"] = _checksum(cell, locked)
     return notebook
 
 
-def release(homework: Path, *, check: bool = False) -> bool:
+def write(homework: Path, *, check: bool = False) -> bool:
     """Write the student version beside its source, or with `check` only tell whether it is current.
 
     Returns whether the file in the folder was current before the call.
     """
     source, student = homework_paths(homework)
-    text = nbformat.writes(student_version(nbformat.read(source, as_version=4))).rstrip("\n") + "\n"
+    text = text_of(student_version(read_notebook(source)))
     current = student.exists() and student.read_text(encoding="utf-8") == text
     if not check and not current:
-        student.write_text(text, encoding="utf-8")
+        write_atomically(student, text)
     return current
 
 
-def _clear(cell: nbformat.NotebookNode, solution: bool, grade: bool) -> str:
+def _clear(cell: NotebookNode, solution: bool, grade: bool) -> str:
     """Return the cell's source without what students must not see."""
     stub = CODE_STUB if cell.cell_type == "code" else TEXT_STUB
     text, cut = _replace(cell.source, "SOLUTION", stub)
@@ -138,13 +139,12 @@ def _replace(text: str, region: str, stub: str | None) -> tuple[str, bool]:
     return "\n".join(kept), found
 
 
-def _checked_answer(cell: nbformat.NotebookNode) -> str:
+def _checked_answer(cell: NotebookNode) -> str:
     """Return the name of a blank code answer, which must be on its first line and parse."""
     name = answer_name(cell)
     if name is None:
-        raise ValueError(
-            f"the answer {cell.metadata.nbgrader.grade_id!r} must begin with a line '# @answer NAME'"
-        )
+        grade_id = cell.metadata.nbgrader.grade_id
+        raise ValueError(f"the answer {grade_id!r} must begin with a line '# @answer NAME'")
     try:
         ast.parse(cell.source)
     except SyntaxError as error:
@@ -158,11 +158,11 @@ def _once(seen: set[str], name: str, what: str) -> None:
     seen.add(name)
 
 
-def _checksum(cell: nbformat.NotebookNode, locked: bool) -> str:
+def _checksum(cell: NotebookNode, locked: bool) -> str:
     """Return nbgrader's checksum: an MD5 of the source and of what the metadata says about it."""
-    marks = cell.metadata.nbgrader
-    parts = [cell.source, cell.cell_type, marks.get("grade", False), marks.get("solution", False), locked]
-    parts.append(marks["grade_id"])
-    if marks.get("grade"):
-        parts.append(float(marks["points"]))
+    nbgrader = cell.metadata.nbgrader
+    grade, solution = nbgrader.get("grade", False), nbgrader.get("solution", False)
+    parts = [cell.source, cell.cell_type, grade, solution, locked, nbgrader["grade_id"]]
+    if grade:
+        parts.append(float(nbgrader["points"]))
     return hashlib.md5("".join(map(str, parts)).encode()).hexdigest()
