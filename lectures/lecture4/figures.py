@@ -42,13 +42,9 @@ from lectures.drawing import (
     log_ticks,
     scientific,
 )
-from lectures.lecture4 import trained_flows
-from tools import definitions
-from tools.notebooks import ROOT
+from lectures.lecture4.trained_flows import FOUR, LIMIT, POINTS, TWO, S, grid
 
 FOLDER = Path(__file__).parent / "figures"
-SEMINAR = ROOT / "seminars" / "seminar4" / "seminar4.ipynb"
-S = definitions.load(SEMINAR, "divergences")  # and all that is defined above it
 real = partial(torch.tensor, dtype=torch.float64)
 line = partial(torch.linspace, dtype=torch.float64)
 
@@ -283,6 +279,7 @@ def compare(target: MixtureSameFamily, mean: float, scale: float) -> tuple[float
 FORWARD, REVERSE, JSD = range(3)  # the entries of `compare`
 TARGET = mixture([0.6, 0.4], [-2.0, 2.0], [0.6, 0.8])
 MOMENTS = TARGET.mean.item(), TARGET.stddev.item()
+UNIT = Normal(real(0), real(1))
 
 
 def fit_gaussian(
@@ -385,13 +382,14 @@ def reverse_jumps() -> Figure:
     exists = side[0] > 0.5  # else the search from the mode ran back to the middle
     low, high = a < jump(), a > jump()
     mean, scale, divergence = axes
+    thin = {"color": RED, "linewidth": 1, "alpha": 0.5}
     mean.plot(a, 0 * a, "--", color=BLUE)
-    mean.plot(a[low], 0 * a[low], color=RED)
+    mean.plot(a[low], middle[0, low], color=RED)
     for sign in (1, -1):
-        mean.plot(a[exists], sign * side[0, exists], color=RED, linewidth=1, alpha=0.5)
+        mean.plot(a[exists], sign * side[0, exists], **thin)
         mean.plot(a[high], sign * side[0, high], color=RED)
         mean.plot(a, sign * a, ":", color=MUTED, linewidth=1.6)
-    mean.set(title="mean of $q$")
+    mean.set_title("mean of $q$")
     forward = [compare(symmetric_target(value), 0, np.sqrt(1 + value**2))[FORWARD] for value in a]
     scale.plot(a, np.sqrt(1 + a**2), "--", color=BLUE, label="forward")
     divergence.plot(a, forward, "--", color=BLUE)
@@ -400,8 +398,8 @@ def reverse_jumps() -> Figure:
     for panel, entry in ((scale, 1), (divergence, 2)):
         panel.plot(a[low], middle[entry, low], color=RED, label="reverse, best")
         panel.plot(a[high], side[entry, high], color=RED)
-        panel.plot(a[high], middle[entry, high], color=RED, linewidth=1, alpha=0.5)
-        panel.plot(a[low & exists], side[entry, low & exists], color=RED, linewidth=1, alpha=0.5)
+        panel.plot(a[high], middle[entry, high], **thin)
+        panel.plot(a[low & exists], side[entry, low & exists], **thin)
     scale.set(title="standard deviation of $q$", ylim=(0, 5.2))
     scale.legend(loc="upper left", labelspacing=0.15, borderaxespad=0)
     divergence.set(title="divergence reached, nats", ylim=(0, 1.25))
@@ -410,12 +408,10 @@ def reverse_jumps() -> Figure:
     return figure
 
 
-PLANE_TARGET = MixtureSameFamily(
-    Categorical(real([0.6, 0.4])),
-    MultivariateNormal(
-        real([[-1.4, -0.9], [1.6, 1.2]]), real([[[0.55, 0.38], [0.38, 0.45]], [[0.5, -0.35], [-0.35, 0.5]]])
-    ),
-)
+PLANE_MEANS = real([[-1.4, -0.9], [1.6, 1.2]])
+PLANE_COVARIANCES = real([[[0.55, 0.38], [0.38, 0.45]], [[0.5, -0.35], [-0.35, 0.5]]])
+PLANE_PARTS = MultivariateNormal(PLANE_MEANS, PLANE_COVARIANCES)
+PLANE_TARGET = MixtureSameFamily(Categorical(real([0.6, 0.4])), PLANE_PARTS)
 SIDE = line(-6, 6, 161)
 PLANE = torch.cartesian_prod(SIDE, SIDE).flip(1)  # (161^2, 2), the first coordinate fastest
 PLANE_LOG_PI = PLANE_TARGET.log_prob(PLANE)
@@ -440,7 +436,7 @@ def plane_fits() -> dict[str, np.ndarray]:
     def fit(which: int, *start: float) -> np.ndarray:
         return optimize.minimize(lambda u: plane_kl(u)[which], start, method="BFGS", options={"gtol": 1e-7}).x
 
-    left, right = PLANE_TARGET.component_distribution.mean.tolist()
+    left, right = PLANE_MEANS.tolist()
     return {
         "forward": fit(FORWARD, 0, 0, 0.3, 0.3, 0.1),
         "reverse": fit(REVERSE, *left, -0.4, -0.4, 0.1),
@@ -472,8 +468,7 @@ def one_gaussian_2d() -> Figure:
 
 def jsd_of_normals(mu: Tensor) -> Tensor:
     """Return JSD(N(0, 1), N(mu, 1)) in nats for each mu (n,), by quadrature, (n,)."""
-    unit = Normal(real(0), real(1))
-    return S.divergences(unit.log_prob(LINE), unit.log_prob(LINE - mu[:, None]), STEP)["JSD"]
+    return S.divergences(UNIT.log_prob(LINE), UNIT.log_prob(LINE - mu[:, None]), STEP)["JSD"]
 
 
 @figure
@@ -487,9 +482,8 @@ def jsd_saturates() -> Figure:
     axes.text(0.1, np.log(2) + 0.03, r"$\ln 2$", va="bottom")
     axes.text(2.1, 1.75, "KL", color=BLUE, ha="left")
     axes.text(5.4, 0.6, "JSD", color=GREEN, va="top")
-    axes.set(
-        xlabel=r"distance $\mu$ of $\mathcal{N}(0,1)$ and $\mathcal{N}(\mu,1)$", ylabel="nats", ylim=(0, 2)
-    )
+    axes.set(ylabel="nats", ylim=(0, 2))
+    axes.set_xlabel(r"distance $\mu$ of $\mathcal{N}(0,1)$ and $\mathcal{N}(\mu,1)$")
     return figure
 
 
@@ -579,12 +573,12 @@ def volume_ratio() -> Figure:
     return figure
 
 
-def two_normals(target: MixtureSameFamily, n: int, rng: np.random.Generator) -> np.ndarray:
+def two_normals(target: MixtureSameFamily, n: int, rng: np.random.Generator) -> Tensor:
     """Draw n points from a mixture of two normals, (n,)."""
     first = rng.random(n) < target.mixture_distribution.probs[0].item()
     parts = target.component_distribution
     draws = [rng.normal(mean, scale, n) for mean, scale in zip(parts.mean, parts.stddev, strict=True)]
-    return np.where(first, *draws)
+    return torch.from_numpy(np.where(first, *draws))
 
 
 @figure
@@ -601,7 +595,7 @@ def cdf_flow() -> Figure:
     cdf.set(title="$u=F(x)$: uniform", xlabel="$x$", yticks=[0, 0.5, 1])
     flow.plot(x, stats.norm.ppf(target.cdf(x)), color=RED)
     flow.set(title=r"$z=\Phi^{-1}(F(x))$", xlabel="$x$", ylim=(-3.5, 3.5), yticks=[-2, 0, 2])
-    codes.hist(stats.norm.ppf(target.cdf(torch.from_numpy(sample))), bins=40, density=True, color=PALE)
+    codes.hist(stats.norm.ppf(target.cdf(sample)), bins=40, density=True, color=PALE)
     codes.plot(z, stats.norm.pdf(z), color=RED)
     codes.set(title="codes", xlabel="$z$")
     hide_left(density)
@@ -613,21 +607,26 @@ FIRST = mixture([0.5, 0.5], [-1.0, 1.1], [0.5, 0.6])  # x_1 of the triangular ma
 NOISE = 0.4  # of x_2 around a parabola in x_1
 
 
-def rosenblatt_sample(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Return points x (n, 2), and u = (F_1(x_1), F_2(x_2 | x_1)) (n, 2), uniform on the square."""
+def bent_sample(n: int, seed: int = 0) -> Tensor:
+    """Return points around a parabola, (n, 2)."""
     rng = np.random.default_rng(seed)
     x1 = two_normals(FIRST, n, rng)
-    noise = rng.normal(size=n)
-    x = np.stack([x1, 0.8 * x1**2 - 1 + NOISE * noise], axis=1)
-    return x, np.stack([FIRST.cdf(torch.from_numpy(x1)), stats.norm.cdf(noise)], axis=1)
+    return torch.stack([x1, 0.8 * x1**2 - 1 + NOISE * torch.from_numpy(rng.normal(size=n))], 1)
+
+
+def rosenblatt(x: Tensor) -> Tensor:
+    """Return u = (F_1(x_1), F_2(x_2 | x_1)), uniform on the square, (..., 2) to (..., 2)."""
+    x1, x2 = x.unbind(-1)
+    return torch.stack([FIRST.cdf(x1), UNIT.cdf((x2 - 0.8 * x1**2 + 1) / NOISE)], -1)
 
 
 @figure
 def knothe_rosenblatt() -> Figure:
     """Draw points of a bent density, the same points after each coordinate's own distribution function."""
     figure, (points, half, square) = canvas(SLIDE_WIDTH * 0.66, 160, columns=3)
-    x, u = rosenblatt_sample(900)
-    group = np.minimum((u[:, 0] * 4).astype(int), 3)
+    x = bent_sample(900)
+    u = rosenblatt(x)
+    group = (u[:, 0] * 4).int()
     for c, (colour, mark) in enumerate(zip((BLUE, ORANGE, GREEN, RED), "osD^", strict=True)):
         (x1, x2), (u1, u2) = x[group == c].T, u[group == c].T
         for panel, pair in ((points, (x1, x2)), (half, (u1, x2)), (square, (u1, u2))):
@@ -643,33 +642,29 @@ def knothe_rosenblatt() -> Figure:
 
 
 @cache
-def trained() -> dict[str, np.ndarray]:
-    """Return the arrays that `trained_flows` stored, log-densities on its grid in double precision."""
+def trained() -> dict[str, Tensor]:
+    """Return the arrays that `trained_flows` stored, in double precision."""
     with np.load(FOLDER / "trained_flows.npz") as stored:
-        return {name: stored[name].astype(float) for name in stored}
+        return {name: torch.from_numpy(stored[name].astype(float)) for name in stored}
 
 
 @cache
-def on_grid(target: data.Density) -> np.ndarray:
+def on_grid(target: data.Density) -> Tensor:
     """Return the log-density of a target on the grid of the trained flows, (POINTS, POINTS)."""
-    log_p = target.log_prob(trained_flows.grid().double())
-    return log_p.reshape(trained_flows.POINTS, trained_flows.POINTS).numpy()
+    return target.log_prob(grid().double()).reshape(POINTS, POINTS)
 
 
 def flow_kl(name: str) -> tuple[float, float]:
     """Return KL(target || flow) and KL(flow || target) in nats of a flow trained on the four modes."""
-    cell = (2 * trained_flows.LIMIT / (trained_flows.POINTS - 1)) ** 2
-    densities = (
-        torch.from_numpy(log_p).flatten() for log_p in (on_grid(trained_flows.FOUR), trained()[name])
-    )
-    found = S.divergences(*densities, cell)
+    log_pi, log_p = on_grid(FOUR).flatten(), trained()[name].flatten()
+    found = S.divergences(log_pi, log_p, cell=(2 * LIMIT / (POINTS - 1)) ** 2)
     return found["forward"].item(), found["reverse"].item()
 
 
-def draw_contours(panel: Axes, values: np.ndarray, **style: object) -> None:
-    """Draw filled contours of values on the grid of the trained flows."""
-    side = np.linspace(-trained_flows.LIMIT, trained_flows.LIMIT, trained_flows.POINTS)
-    panel.contourf(side, side, values, cmap="Blues", **style)
+def draw_contours(panel: Axes, values: Tensor, **style: object) -> None:
+    """Draw filled contours of values on the grid of the trained flows, rounded to settle ties."""
+    side = np.linspace(-LIMIT, LIMIT, POINTS)
+    panel.contourf(side, side, values.numpy().round(5), cmap="Blues", **style)
     panel.set(xticks=[], yticks=[], aspect="equal")
 
 
@@ -700,8 +695,8 @@ def filament() -> Figure:
     arrow = {"arrowstyle": "->", "color": RED}
     exact.annotate(f"slope {middle_slope():.0f}", (0.02, -0.6), (0.45, -1.6), color=RED, arrowprops=arrow)
     levels = [-16, -12, -8, -6, -4, -2, 0, 1.5]
-    for panel, log_p in ((target, on_grid(trained_flows.TWO)), (flow, trained()["forward_two"])):
-        draw_contours(panel, np.clip(log_p, -16.5, 1.4).round(3), levels=levels)
+    for panel, log_p in ((target, on_grid(TWO)), (flow, trained()["forward_two"])):
+        draw_contours(panel, log_p.clip(-16.5, 1.4), levels=levels)
         panel.set(xlim=(-3.5, 3.5), ylim=(-1.7, 1.7))
     target.set_title(r"$\log\pi(x)$, two modes")
     flow.set_title(r"$\log p(x\,|\,\theta)$, a trained flow")
@@ -713,13 +708,13 @@ def two_trainings() -> Figure:
     """Draw a target with four modes and two flows: trained from samples, and from the density."""
     figure, axes = canvas(SLIDE_WIDTH, 190, columns=3)
     panels = {
-        "target": on_grid(trained_flows.FOUR),
+        "target": on_grid(FOUR),
         "forward KL, from samples": trained()["forward_four"],
         "reverse KL, from the density": trained()["reverse_four"],
     }
     levels = [0.002, 0.008, 0.03, 0.07, 0.13, 0.2, 0.3, 0.5, 5]
     for panel, (title, log_p) in zip(axes, panels.items(), strict=True):
-        draw_contours(panel, np.exp(log_p).round(5), levels=levels, vmin=0, vmax=0.4)
+        draw_contours(panel, log_p.exp(), levels=levels, vmin=0, vmax=0.4)
         panel.set(title=title, xlim=(-4, 4.6), ylim=(-3.8, 4))
     return figure
 
@@ -735,10 +730,10 @@ def comb_bits(width: float) -> float:
     The weights are the frequencies of the values. At an integer every other tooth is far away as long as the
     width is well below 1.
     """
-    value = np.flatnonzero(trained()["values"])
-    frequency = trained()["values"][value] / trained()["values"].sum()
+    count = trained()["values"].numpy()
+    value, frequency = np.flatnonzero(count), count[count > 0] / count.sum()
     log_p = special.logsumexp(stats.norm.logpdf(value[:, None], value, width) + np.log(frequency), axis=1)
-    return float(-(frequency @ log_p) / np.log(2))
+    return -(frequency @ log_p) / np.log(2)
 
 
 @figure
