@@ -15,7 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from dgm_utils import data, metrics, nets, train
+from tools import definitions
+from tools.notebooks import ROOT
 
+# What the seminar defines, down to its flow: also mean field, k-means, divergences.
+S = definitions.load(ROOT / "seminars" / "seminar4" / "seminar4.ipynb", "Flow")
 STORED = Path(__file__).parent / "figures" / "trained_flows.npz"
 
 # --- A linear flow on MNIST, in the units of Papamakarios et al. 2017 -------------------------------------
@@ -53,18 +57,12 @@ class Whitening(nn.Module):
         return z @ self.factor.T + self.mean
 
 
-def log_prob(flow: nn.Module, x: Tensor) -> Tensor:
-    """Return the exact log-density of x (B, m) under a flow to a standard normal, in nats, (B,)."""
-    z, log_det = flow(x)
-    return -0.5 * (z**2).sum(dim=1) - 0.5 * z.shape[1] * np.log(2 * np.pi) + log_det
-
-
 def linear_digits() -> dict[str, np.ndarray]:
     """Fit the linear flow to the logits of 50,000 digits; return nats, bits/dim and some pictures."""
     splits = data.load_images("mnist")
-    flow = Whitening(to_logits(splits.train.images, seed=0)[0])
+    flow = S.Flow([Whitening(to_logits(splits.train.images, seed=0)[0])])
     logits, slope = to_logits(splits.test.images, seed=1)
-    nats = log_prob(flow, logits)
+    nats = flow.log_prob(logits)
     # The density of images in [0, 1] is that of the logits times the slope of the map from one to the other.
     bits = metrics.bits_per_dim(-(nats + slope).mean(), 784, levels=256)
     print(f"linear flow: {nats.mean():.2f} nats in logit space, {bits:.4f} bits/dim", flush=True)
@@ -131,43 +129,26 @@ class Coupling(nn.Module):
         return self.put(z, (z[:, self.moved] - shift) * (-log_scale).exp())
 
 
-class Flow(nn.Module):
-    """Compose couplings that move the two coordinates in turn."""
-
-    def __init__(self, layers: int = 10):
-        super().__init__()
-        self.layers = nn.ModuleList(Coupling(number % 2) for number in range(layers))
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return z (B, 2) and the sum of the layers' log-determinants (B,)."""
-        total = x.new_zeros(len(x))
-        for layer in self.layers:
-            x, log_det = layer(x)
-            total = total + log_det
-        return x, total
-
-    def inverse(self, z: Tensor) -> Tensor:
-        """Return x (B, 2)."""
-        for layer in reversed(self.layers):
-            z = layer.inverse(z)
-        return z
+def couplings(layers: int = 10) -> nn.Module:
+    """Return a flow of couplings that move the two coordinates in turn."""
+    return S.Flow([Coupling(number % 2) for number in range(layers)])
 
 
-FOUR = data.mixture([[-1.8, -1.2], [1.8, -1.6], [-0.6, 1.9], [2.6, 1.4]], 0.42, [0.25, 0.25, 0.25, 0.25])
-TWO = data.mixture([[-2.0, 0.0], [2.0, 0.0]], 0.3)
+FOUR = data.mixture([[-1.8, -1.2], [1.8, -1.6], [-0.6, 1.9], [2.6, 1.4]], scales=0.42)
+TWO = data.mixture([[-2.0, 0.0], [2.0, 0.0]], scales=0.3)
 LIMIT, POINTS = 5.0, 221
 STEPS, BATCH = 4000, 256
 
 
-def forward_loss(flow: Flow, target: data.Density) -> dict[str, Tensor]:
+def forward_loss(flow: nn.Module, target: data.Density) -> dict[str, Tensor]:
     """Return -log p of fresh samples of the target: KL(target || flow) plus a constant. Needs samples."""
-    return {"loss": -log_prob(flow, target.draw(BATCH)).mean()}
+    return {"loss": -flow.log_prob(target.draw(BATCH)).mean()}
 
 
-def reverse_loss(flow: Flow, target: data.Density) -> dict[str, Tensor]:
+def reverse_loss(flow: nn.Module, target: data.Density) -> dict[str, Tensor]:
     """Return E_q[log q - log of the target] by samples of the flow. Needs a density, perhaps unnormalised."""
     x = flow.inverse(torch.randn(BATCH, 2))
-    return {"loss": (log_prob(flow, x) - target.log_prob(x)).mean()}
+    return {"loss": (flow.log_prob(x) - target.log_prob(x)).mean()}
 
 
 def grid() -> Tensor:
@@ -179,14 +160,14 @@ def grid() -> Tensor:
 def fit(loss: object, target: data.Density, seed: int) -> np.ndarray:
     """Train a flow; return its log-density on the grid, (POINTS, POINTS), in nats."""
     torch.manual_seed(seed)
-    flow = Flow()
+    flow = couplings()
     optimizer = torch.optim.Adam(flow.parameters(), lr=2e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
     step = train.gradient_step(lambda _: loss(flow, target), optimizer, clip=10.0, schedule=schedule)
     for _ in range(STEPS):
         terms = step(None)
     with torch.no_grad():
-        log_q, log_p = log_prob(flow, grid()).double(), target.log_prob(grid().double())
+        log_q, log_p = flow.log_prob(grid()).double(), target.log_prob(grid().double())
     cell = (2 * LIMIT / (POINTS - 1)) ** 2
     q, p = log_q.exp() * cell, log_p.exp() * cell
     print(
