@@ -1,7 +1,7 @@
 """Record the update of a step as a CUDA graph and replay it: what ``gradient_step(..., graph=True)`` does.
 
 A small model waits for Python, which launches its kernels one by one. A graph launches all kernels of an
-update at once, and Python runs no more: the graph holds addresses and numbers. Hence what a loss must keep to:
+update at once, and Python runs no more: the graph holds addresses and numbers. So a loss keeps to this:
 
 - a weight that changes is a 0-d tensor on the device, changed by ``fill_``; state is kept in buffers, changed
   in place; random numbers come from the global generator;
@@ -27,7 +27,12 @@ from torch.optim import Optimizer
 
 __all__ = ["Recorded"]
 
+Terms = Mapping[str, Tensor]  # name -> 0-d tensor
 WARM_UP = 3  # updates before a recording, in which libraries choose kernels and allocate their workspaces
+LOOK_FOR = (
+    "look for a tensor that the loss reads on the host (.item(), print, if), makes on the CPU or from numbers "
+    "(torch.tensor, Normal(mean, 1.0)), for its own generator, for an earlier loss that is still alive"
+)
 
 
 class Recorded:
@@ -43,7 +48,7 @@ class Recorded:
         RuntimeError: when called, if the update cannot be recorded.
     """
 
-    def __init__(self, update: Callable[[Any], Mapping[str, Tensor]], optimizer: Optimizer):
+    def __init__(self, update: Callable[[Any], Terms], optimizer: Optimizer):
         if not all(group.get("capturable") for group in optimizer.param_groups):
             words = "graph=True needs a capturable optimizer: Adam(parameters, fused=True, capturable=True)"
             raise ValueError(f"{words}, got {type(optimizer).__name__} without capturable=True")
@@ -53,7 +58,8 @@ class Recorded:
         self.modules = {}  # an ordered set of those that the loss calls
         self.shapes = self.held = self.replay = None
 
-    def __call__(self, batch: Any) -> Mapping[str, Tensor]:
+    def __call__(self, batch: Any) -> Terms:
+        """Do one update on a tensor, or a tuple of tensors, on the device."""
         tensors = (batch,) if isinstance(batch, Tensor) else tuple(batch)
         for group in self.optimizer.param_groups:  # a graph holds numbers, but reads tensors
             group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32, device=self.device)
@@ -71,7 +77,8 @@ class Recorded:
         for static, tensor in zip(self.inputs, tensors, strict=True):
             static.copy_(tensor)
         self.replay()
-        return dict(zip(self.names, self.outputs.clone().unbind(), strict=True))
+        copies = torch.stack(list(self.terms.values())).unbind()  # the next replay writes into the terms
+        return dict(zip(self.terms, copies, strict=True))
 
     def tensors(self) -> Iterator[Tensor]:
         """Yield what an update reads and writes: rates, parameters, optimizer state and buffers."""
@@ -90,26 +97,21 @@ class Recorded:
     def record(self, batch: Any, tensors: tuple[Tensor, ...]) -> None:
         """Record the update of batches of this shape, and roll back what its warm-up has changed."""
         self.inputs = tuple(tensor.to(self.device, copy=True) for tensor in tensors)
-
-        def work() -> Tensor:
-            terms = self.update(self.inputs[0] if isinstance(batch, Tensor) else self.inputs)
-            self.names = list(terms)
-            return torch.stack([value.double() for value in terms.values()])
-
+        inputs = self.inputs[0] if isinstance(batch, Tensor) else self.inputs
         before = [(tensor, tensor.detach().clone()) for tensor in self.tensors()]
         validate_args = Distribution._validate_args
         Distribution.set_default_validate_args(False)  # distributions would read arguments on the host
         try:
             with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
-                self.outputs, self.replay = _record_on_cuda(work, self.device)
+                self.terms, self.replay = _record_on_cuda(lambda: self.update(inputs), self.device)
         finally:
             Distribution.set_default_validate_args(validate_args)
             for tensor, value in before:
                 tensor.data.copy_(value)
 
 
-def _record_on_cuda(work: Callable[[], Tensor], device: torch.device) -> tuple[Tensor, Callable[[], None]]:
-    """Return the tensor that ``work()`` makes, and the function that computes it anew, in place."""
+def _record_on_cuda(work: Callable[[], Terms], device: torch.device) -> tuple[Terms, Callable[[], None]]:
+    """Return what ``work()`` returns, and the function that computes it anew, in place."""
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.device(device):
         stream, current = torch.cuda.Stream(), torch.cuda.current_stream()
@@ -122,9 +124,5 @@ def _record_on_cuda(work: Callable[[], Tensor], device: torch.device) -> tuple[T
                 with torch.cuda.graph(graph, stream=stream):
                     return work(), graph.replay
             except RuntimeError as error:
-                raise RuntimeError(
-                    f"graph=True could not record the update ({error.__context__ or error}): look for a tensor "
-                    "that the loss reads on the host (.item(), print, if) or makes on the CPU or from Python "
-                    "numbers (torch.tensor, Normal(mean, 1.0)), for its own generator, for an earlier loss "
-                    "that is still alive; or write graph=False"
-                ) from error
+                what = f"graph=True could not record the update ({error.__context__ or error})"
+                raise RuntimeError(f"{what}: {LOOK_FOR}; or write graph=False") from error

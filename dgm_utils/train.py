@@ -100,16 +100,15 @@ def gradient_step(
     if clip is not None and not clip > 0:
         raise ValueError(f"clip bounds the gradient norm: expected a number above 0, got {clip}")
     if isinstance(schedule, ReduceLROnPlateau):
-        raise ValueError(
-            "expected a schedule that counts batches, got ReduceLROnPlateau, which waits for a validation loss: "
-            "leave schedule out and call plateau.step(history.last('valid/loss')) in on_epoch of fit"
-        )
+        advice = "leave it out, and call plateau.step(history.last('valid/loss')) in on_epoch of fit"
+        raise ValueError(f"a schedule counts batches, but ReduceLROnPlateau waits for a loss: {advice}")
     return _GradientStep(loss, optimizer, clip, schedule, amp, graph)
 
 
 class _GradientStep:
     def __init__(self, loss, optimizer, clip, schedule, amp, graph):
         self.loss, self.optimizer, self.clip, self.schedule = loss, optimizer, clip, schedule
+        self.parts = {type(part).__name__: part for part in (optimizer, schedule) if part is not None}
         device = optimizer.param_groups[0]["params"][0].device
         cuda = device.type == "cuda"
         native = not cuda or torch.cuda.get_device_capability(device) >= (8, 0)
@@ -148,14 +147,12 @@ class _GradientStep:
         return logged
 
     def state_dict(self) -> dict[str, Any]:
-        parts = (self.optimizer, self.schedule)
-        return {type(part).__name__: part.state_dict() for part in parts if part is not None}
+        return {name: part.state_dict() for name, part in self.parts.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        parts = {type(part).__name__: part for part in (self.optimizer, self.schedule) if part is not None}
-        if list(state) != list(parts):
-            raise ValueError(f"expected the state of {list(parts)}, got that of {list(state)}")
-        for name, part in parts.items():
+        if list(state) != list(self.parts):
+            raise ValueError(f"expected the state of {list(self.parts)}, got that of {list(state)}")
+        for name, part in self.parts.items():
             part.load_state_dict(state[name])
 
 
@@ -272,17 +269,17 @@ def fit(
     torch's random states are put back afterwards, so looking does not change training.
 
     ``model`` holds every network that is trained or averaged, several as one ``nn.ModuleDict``. In eval mode
-    it is put in train mode. A part of it that alone is in eval mode may be frozen on purpose: it stays so, and
-    a warning names it.
+    it is put in train mode. If only a part of it is in eval mode, that may be on purpose (frozen): the part
+    stays so, and a warning names it.
 
     ``checkpoint`` is a file. It is written at the start, at the end of the first epoch that ends
-    ``save_every`` seconds after the last save (every epoch by default), and at the end; if it exists, training
-    goes on from it, bit for bit, up to ``epochs`` epochs in all. An interrupt or a kill, at any moment, costs
-    what came after the last save. The file holds model, step and torch's random states (the batches' own
-    ``generator`` too) as tensors and plain values; the history is appended to a second file beside it,
-    ``CHECKPOINT.history``, so that a save costs the same after any number of epochs. A step of one's own lends
-    its state from the step inside: ``mine.state_dict, mine.load_state_dict = inner.state_dict,
-    inner.load_state_dict``.
+    ``save_every`` seconds after the last save (every epoch by default), and at the end. If it exists,
+    training goes on from it, bit for bit, up to ``epochs`` epochs in all: an interrupt or a kill at any
+    moment costs what came after the last save. The file holds model, step and torch's random states (with the
+    batches' own ``generator``) as tensors and plain values. The history stands in a second file,
+    ``CHECKPOINT.history``, which only grows, so that a save costs the same after any number of epochs. A step
+    of one's own lends its state from the step inside: ``mine.state_dict, mine.load_state_dict =
+    inner.state_dict, inner.load_state_dict``.
 
     The progress bar shows on a terminal and in a notebook, unless ``CI`` or ``TQDM_DISABLE`` is in the
     environment.
@@ -369,13 +366,14 @@ class _Checkpoint:
     """Write down how far a training is, and go on from there.
 
     ``PATH.history`` grows by one line a save, JSON of the new ``name -> [[epoch, value], ...]``. ``PATH`` is
-    exchanged as a whole and knows how many bytes of the other belong to it: what a killed training has written
+    exchanged as a whole and knows how many bytes of the other file belong to it; what a killed training wrote
     beyond them is cut off before the next line. So a kill at any moment leaves the old state or the new one.
     """
 
     def __init__(self, path: str | os.PathLike, model: nn.Module | None, step: Step, batches: Iterable):
         if model is None or not hasattr(step, "state_dict"):
-            raise ValueError("a checkpoint holds model and step: pass model=..., and a step with a state_dict")
+            advice = "pass model=..., and a step with a state_dict"
+            raise ValueError(f"a checkpoint holds model and step: {advice}")
         self.path, self.lines = Path(path), Path(f"{os.fspath(path)}.history")
         self.model, self.step, self.batches = model, step, batches
         self.size, self.counts = 0, {}  # of the history that is in its file: bytes, and values of each name
@@ -386,19 +384,38 @@ class _Checkpoint:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.save(History(), 0, 0.0)
         try:
-            state, history = self.read()
+            state = torch.load(self.path, map_location="cpu", weights_only=True)
+            history = self.read_history(state["history"], state["format"])
         except Exception as error:
-            raise RuntimeError(
-                f"cannot read checkpoint {self.path} and {self.lines.name}: one is missing or cut short, or is no "
-                "file of tensors and plain values written here; delete both to train from the start, put the "
-                "right ones there, or pass another path"
-            ) from error
+            what = f"cannot read checkpoint {self.path} with {self.lines.name} ({type(error).__name__})"
+            why = "one is missing, cut short, or holds more than tensors and plain values"
+            advice = "put both back, or delete them to train from the start, or pass another path"
+            raise RuntimeError(f"{what}: {why}; {advice}") from error
         try:
             self.load(state)
         except Exception as error:
             advice = "build model, step and batches as they were then, or pass another path"
-            raise RuntimeError(f"checkpoint {self.path} is of another training ({error}); {advice}") from error
+            raise RuntimeError(f"checkpoint {self.path} is another training's ({error}): {advice}") from error
+        self.time = time.perf_counter()
         return history, state["epoch"], state["seconds"]
+
+    def read_history(self, size: int, form: str) -> History:
+        lines, history = self.lines.read_bytes()[:size], History()
+        if form != FORMAT or len(lines) < size:
+            raise ValueError(f"expected {size} bytes in {FORMAT!r}, got {len(lines)} in {form!r}")
+        for line in lines.splitlines():
+            for name, values in json.loads(line).items():
+                history.setdefault(name, []).extend(map(tuple, values))
+        self.size, self.counts = size, {name: len(values) for name, values in history.items()}
+        return history
+
+    def load(self, state: dict[str, Any]) -> None:
+        expected, came = length_hint(self.batches), state["batches"]
+        if came != expected or state["random"].keys() != _random_state(self.batches).keys():
+            raise ValueError(f"expected {expected} batches an epoch, seeded alike, got {came}")
+        self.model.load_state_dict(state["model"])
+        self.step.load_state_dict(state["step"])
+        _set_random_state(state["random"], self.batches)
 
     def save(self, history: History, epoch: int, seconds: float) -> None:
         new = {name: values[self.counts.get(name, 0) :] for name, values in history.items()}
@@ -406,39 +423,13 @@ class _Checkpoint:
         with open(self.lines, "ab") as file:
             file.truncate(self.size)
             file.write(line)
-        state = {"format": FORMAT, "epoch": epoch, "seconds": seconds, "history": self.size + len(line)}
-        state |= {"model": self.model.state_dict(), "step": self.step.state_dict()}
-        state |= {"batches": self.kind_of_batches(), "random": _random_state(self.batches)}
-        part = self.path.with_name(self.path.name + ".tmp")
-        torch.save(state, part)
+        self.size, part = self.size + len(line), Path(f"{os.fspath(self.path)}.tmp")
+        self.counts = {name: len(values) for name, values in history.items()}
+        state = {"format": FORMAT, "epoch": epoch, "seconds": seconds, "history": self.size}
+        state |= {"batches": length_hint(self.batches), "random": _random_state(self.batches)}
+        torch.save(state | {"model": self.model.state_dict(), "step": self.step.state_dict()}, part)
         os.replace(part, self.path)
-        self.size, self.counts = state["history"], {name: len(values) for name, values in history.items()}
         self.time = time.perf_counter()
-
-    def read(self) -> tuple[dict[str, Any], History]:
-        state = torch.load(self.path, map_location="cpu", weights_only=True)
-        if state.get("format") != FORMAT:
-            raise ValueError(f"expected format {FORMAT!r}, got {state.get('format')!r}")
-        lines, history = self.lines.read_bytes()[: state["history"]], History()
-        if len(lines) < state["history"]:
-            raise ValueError(f"expected {state['history']} bytes in {self.lines}, got {len(lines)}")
-        for line in lines.splitlines():
-            for name, values in json.loads(line).items():
-                history.setdefault(name, []).extend(map(tuple, values))
-        self.size, self.counts = len(lines), {name: len(values) for name, values in history.items()}
-        return state, history
-
-    def load(self, state: dict[str, Any]) -> None:
-        if state["batches"] != self.kind_of_batches():
-            kinds = f"{self.kind_of_batches()}, got {state['batches']}"
-            raise ValueError(f"expected (batches an epoch, with a generator of their own) {kinds}")
-        self.model.load_state_dict(state["model"])
-        self.step.load_state_dict(state["step"])
-        _set_random_state(state["random"], self.batches)
-        self.time = time.perf_counter()
-
-    def kind_of_batches(self) -> tuple[int, bool]:
-        return length_hint(self.batches), "batches" in _random_state(self.batches)
 
 
 def _random_state(batches: Iterable) -> dict[str, Any]:
