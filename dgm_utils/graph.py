@@ -30,8 +30,8 @@ __all__ = ["Recorded"]
 Terms = Mapping[str, Tensor]  # name -> 0-d tensor
 WARM_UP = 3  # updates before a recording, in which libraries choose kernels and allocate their workspaces
 LOOK_FOR = (
-    "look for a tensor that the loss reads on the host (.item(), print, if), makes on the CPU or from numbers "
-    "(torch.tensor, Normal(mean, 1.0)), for its own generator, for an earlier loss that is still alive"
+    "look for a tensor that the loss reads on the host (.item(), print, if), makes on the CPU or from Python "
+    "numbers (torch.tensor, Normal(mean, 1.0)), for its own generator or an earlier loss that still lives"
 )
 
 
