@@ -26,8 +26,8 @@ import torch
 
 __all__ = ["device", "seed_everything"]
 
-for number in (np.float32, np.float64):
-    np.finfo(number)  # some versions measure a type when they are asked first, and warn if it has no denormals
+np.finfo(np.float32)  # NumPy 2.1 measures a type when it is asked first, and warns if it finds no denormals
+np.finfo(np.float64)
 torch.set_flush_denormal(True)  # here, before there are worker threads: they take it over from this one
 
 
