@@ -287,7 +287,8 @@ def fit(
     Raises:
         FloatingPointError: if a term is not finite, with term, step and epoch, at the end of that epoch.
         ValueError: for epochs below 0, no batches, or a checkpoint without model or step with a state.
-        RuntimeError: for a checkpoint that cannot be read, or belongs to another model, step or data.
+        RuntimeError: for a checkpoint that cannot be read, or belongs to another model, step or data; of
+            another model, what fits may have been loaded.
     """
     if not isinstance(epochs, int) or epochs < 0:
         raise ValueError(f"expected a number of epochs, at least 0, got {epochs!r}")
@@ -410,9 +411,10 @@ class _Checkpoint:
         return history
 
     def load(self, state: dict[str, Any]) -> None:
-        expected, came = length_hint(self.batches), state["batches"]
-        if came != expected or state["random"].keys() != _random_state(self.batches).keys():
-            raise ValueError(f"expected {expected} batches an epoch, seeded alike, got {came}")
+        own = length_hint(self.batches), "batches" in _random_state(self.batches)
+        saved = state["batches"], "batches" in state["random"]
+        if own != saved:
+            raise ValueError(f"expected (batches an epoch, with a generator of their own) {own}, got {saved}")
         self.model.load_state_dict(state["model"])
         self.step.load_state_dict(state["step"])
         _set_random_state(state["random"], self.batches)
