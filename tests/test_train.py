@@ -758,6 +758,7 @@ SPOIL = {
     "truncated": lambda path: path.write_bytes(path.read_bytes()[:3000]),
     "empty": lambda path: path.write_bytes(b""),
     "text": lambda path: path.write_text("not a checkpoint"),
+    "older": lambda path: torch.save(torch.load(path) | {"format": "dgm_utils.train checkpoint 1"}, path),
     "foreign": lambda path: torch.save({"weights": torch.ones(2)}, path),
     "pickled": lambda path: torch.save({"format": train.FORMAT, "model": VAE()}, path),
     "no history": lambda path: history_of(path).unlink(),
