@@ -1004,12 +1004,14 @@ def test_a_failed_recording_changes_nothing(tape):
     assert Distribution._validate_args is True
 
 
-def test_terms_are_copied_out_of_the_static_buffers(tape):
+def test_terms_are_copied_out_of_the_static_buffers_and_batches_into_them(tape):
     _, step = tape.vae()
-    kept = [step(examples(16)) for _ in range(4)]
+    x = examples(16)
+    kept = [step(x) for _ in range(4)]
     values = [terms["loss"].item() for terms in kept]
-    step(examples(16) + 5)
+    step(x + 5)
     assert [terms["loss"].item() for terms in kept] == values and len(set(values)) == 4
+    assert torch.equal(x, examples(16))
 
 
 def test_the_first_shape_that_comes_twice_in_a_row_is_recorded(tape):
@@ -1028,7 +1030,9 @@ EXCHANGED = {
     "storage": lambda model, step: setattr(model.decoder[0].weight, "data", torch.zeros(16, 2)),
     "buffer": lambda model, step: setattr(model.encoder[1], "running_mean", torch.zeros(16)),
     "group": lambda model, step: step.optimizer.add_param_group({"params": nn.Linear(2, 2).parameters()}),
-    "rate": lambda model, step: step.optimizer.param_groups[0].update(lr=0.0),
+    "rate": lambda model, step: step.optimizer.param_groups[0].update(
+        lr=0.0, old=step.optimizer.param_groups[0]["lr"]  # kept: at its address the new one would be followed
+    ),
 }
 
 
@@ -1042,8 +1046,7 @@ def test_what_is_exchanged_is_recorded_anew(tape, change):
     before = model.decoder[0].weight.clone()
     for _ in range(3):
         step(examples(16))
-    if change != "rate":  # which may lie where the old one lay: then it is followed without a recording
-        assert (tape.recordings, tape.replays) == (2, 4)
+    assert (tape.recordings, tape.replays) == (2, 4)
     assert torch.equal(model.decoder[0].weight, before) == (change in ("frozen", "rate"))
 
 
