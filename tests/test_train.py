@@ -1023,6 +1023,11 @@ def test_the_first_shape_that_comes_twice_in_a_row_is_recorded(tape):
     assert counts == [(0, 0), (0, 0), (0, 0), (1, 1), (1, 1), (1, 2), (1, 2), (1, 2), (1, 2), (1, 3)]
 
 
+def new_rate(group):
+    group["old"] = group["lr"]  # kept: at its address the new one would be followed without a recording
+    group["lr"] = 0.0
+
+
 EXCHANGED = {
     "mode": lambda model, step: model.encoder[3].eval(),
     "optimizer": lambda model, step: step.load_state_dict(copy.deepcopy(step.state_dict())),
@@ -1030,9 +1035,7 @@ EXCHANGED = {
     "storage": lambda model, step: setattr(model.decoder[0].weight, "data", torch.zeros(16, 2)),
     "buffer": lambda model, step: setattr(model.encoder[1], "running_mean", torch.zeros(16)),
     "group": lambda model, step: step.optimizer.add_param_group({"params": nn.Linear(2, 2).parameters()}),
-    "rate": lambda model, step: step.optimizer.param_groups[0].update(
-        lr=0.0, old=step.optimizer.param_groups[0]["lr"]  # kept: at its address the new one would be followed
-    ),
+    "rate": lambda model, step: new_rate(step.optimizer.param_groups[0]),
 }
 
 
