@@ -28,9 +28,8 @@ class VAE(nn.Module):
     def loss(self, x):
         mean, log_std = self.encoder(x).chunk(2, dim=1)
         z = mean + log_std.exp() * torch.randn_like(mean)
-        reconstruction = (
-            F.binary_cross_entropy_with_logits(self.decoder(z), x, reduction="none").sum(1).mean()
-        )
+        log_prob = -F.binary_cross_entropy_with_logits(self.decoder(z), x, reduction="none")
+        reconstruction = -log_prob.sum(1).mean()
         kl = (0.5 * (mean**2 + (2 * log_std).exp() - 1) - log_std).sum(1).mean()
         return {"loss": reconstruction + kl, "reconstruction": reconstruction, "kl": kl}
 
@@ -94,14 +93,11 @@ def report(device):
     """Print the table for one device."""
     ways = {"by hand": by_hand(device), "gradient_step": by_step(device), "fit": by_fit(device)}
     if device.type == "cuda":
-        ways |= {
-            "gradient_step, graph": by_step(device, graph=True),
-            "fit, graph": by_fit(device, graph=True),
-        }
+        ways["gradient_step, graph"] = by_step(device, graph=True)
+        ways["fit, graph"] = by_fit(device, graph=True)
     seconds = measure(ways, device)
-    name = (
-        torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
-    )
+    cuda = device.type == "cuda"
+    name = torch.cuda.get_device_name(device) if cuda else f"{torch.get_num_threads()} threads"
     print(f"VAE 784-400-20, batch {BATCH}, {device} ({name}), {ROUNDS} rounds of {STEPS} steps")
     print(f"{'':22}{'ms a step':>10}{'to by hand':>12}")
     for way, values in seconds.items():

@@ -1,6 +1,8 @@
 """The house rules that a reader of CONTRIBUTING.md relies on."""
 
 import ast
+import doctest
+import importlib
 import io
 import re
 import subprocess
@@ -57,6 +59,13 @@ def test_public_functions_fit_a_screen(path):
         if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
             length = len(lines & set(range(node.lineno, node.end_lineno + 1)))
             assert length <= 40, f"{path.name}:{node.name} has {length} lines of code, at most 40 are allowed"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_the_examples_in_the_docstrings_print_what_they_say(path):
+    name = "dgm_utils" if path.stem == "__init__" else f"dgm_utils.{path.stem}"
+    result = doctest.testmod(importlib.import_module(name))
+    assert (result.attempted, result.failed) == (path.read_text().count(">>> "), 0)
 
 
 def test_the_lock_covers_every_dependency_and_leaves_torch_out():
