@@ -237,9 +237,7 @@ def dequantize(images: Tensor, *, seed: int | None = None) -> Tensor:
 
 def _require_uint8(images: Tensor) -> None:
     if images.dtype != torch.uint8:
-        raise TypeError(
-            f"expected uint8 images, 0..255, got {images.dtype}: take them before they are scaled"
-        )
+        raise TypeError(f"expected uint8 images, 0..255, got {images.dtype}: take them before scaling")
 
 
 # ------------------------------------------------------------------------------- distributions that are known

@@ -263,13 +263,7 @@ def ellipse(ax: Axes, mean: Array, covariance: Array, radius: float = 1.0, **sty
 
 
 def warped_grid(
-    ax: Axes,
-    transform: Callable[[Tensor], Tensor],
-    *,
-    reach: float = 2.5,
-    lines: int = 11,
-    device: torch.device | str = "cpu",
-    **style: Any,
+    ax: Axes, transform: Callable[[Tensor], Tensor], *, reach: float = 2.5, lines: int = 11, **style: Any
 ) -> None:
     """Draw where ``transform``, ``(n, 2)`` to ``(n, 2)``, carries a square grid from -reach to reach.
 
@@ -280,12 +274,11 @@ def warped_grid(
     """
     along, ticks = torch.linspace(-reach, reach, 200), torch.linspace(-reach, reach, lines)
     upright = torch.cartesian_prod(ticks, along)  # (lines * 200, 2): the lines one after another
-    grid = torch.cat([upright, upright.flip(1)]).to(device)
     with torch.no_grad():
-        warped = transform(grid)
-    if getattr(warped, "shape", None) != grid.shape:
+        warped = transform(torch.cat([upright, upright.flip(1)]))
+    if not isinstance(warped, Tensor) or warped.shape != (len(upright) * 2, 2):
         got = getattr(warped, "shape", type(warped).__name__)  # a layer of a flow returns (z, log_det)
-        raise ValueError(f"expected a transform to shape {tuple(grid.shape)}, got {got}")
+        raise ValueError(f"expected a transform to shape {(len(upright) * 2, 2)}, got {got}")
     # NaN ends each line, so that all are one artist, with one label: (2 lines, 200, 2) to (2 lines, 201, 2).
     points = np.pad(_array(warped).reshape(-1, 200, 2), ((0, 0), (0, 1), (0, 0)), constant_values=np.nan)
     ax.plot(*points.reshape(-1, 2).T, **{"color": "C0", "linewidth": 0.8} | style)

@@ -47,8 +47,9 @@ def test_code_lines_counts_code_only():
 
 
 def test_the_package_can_be_read_in_one_sitting():
-    counts = {path.name: len(code_lines(path.read_text())) for path in MODULES}
-    assert sum(counts.values()) <= 1650, counts
+    """Without `graph.py`: no notebook asks for it by name."""
+    counts = {path.name: len(code_lines(path.read_text())) for path in MODULES if path.stem != "graph"}
+    assert sum(counts.values()) <= 1335, counts
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)

@@ -157,7 +157,7 @@ def test_every_function_takes_values_with_a_gradient(dtype, device):
     plot.scatter(tensor(3, 2), ax=ax)
     plot.ellipse(ax, tensor(2), tensor(2))
     plot.ellipse(ax, [0, tensor()], [[tensor(), 0], [0, tensor()]])
-    plot.warped_grid(ax, transform, device=device)
+    plot.warped_grid(ax, lambda z: transform(z.to(device)))
     plot.matrix(tensor(2, 2), numbers=".1f", ax=ax)
     plot.histogram(torch.linspace(0, 1, 10, device=device).to(dtype).requires_grad_(), log_prob, ax=ax)
     assert "nan" not in figure._alt and figure._repr_mimebundle_()
