@@ -1,10 +1,7 @@
 """The definitions of seminar 4 against closed forms, brute force and scikit-learn; mistakes are caught."""
 
-import copy
 import itertools
 import math
-import re
-import types
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +18,9 @@ from torch.distributions import (
     Normal,
     kl_divergence,
 )
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from dgm_utils import checks, data
 from tools import definitions
-from tools.notebooks import read_notebook
 
 NOTEBOOK = Path(__file__).resolve().parent.parent / "seminars" / "seminar4" / "seminar4.ipynb"
 s4 = definitions.load(NOTEBOOK)
@@ -247,27 +242,6 @@ def test_gaussians(m):
 
 
 # ---------------------------------------------------------------------------------------------------- flows
-def layers():
-    return {
-        "swirl": s4.Swirl(0.7),
-        "stretch": s4.Stretch(),
-        "lower": s4.TriangularLinear(3),
-        "upper": s4.TriangularLinear(3, upper=True),
-        "monotone": s4.MonotoneTanh(3, 4),
-        "flow": s4.Flow([s4.TriangularLinear(3), s4.MonotoneTanh(3, 4), s4.TriangularLinear(3, upper=True)]),
-    }
-
-
-@pytest.mark.parametrize("name", layers())
-def test_layers_keep_the_contract(name):
-    layer = layers()[name]
-    x = torch.randn(40, 2 if name == "swirl" else 3)
-    z, log_det = layer(x)
-    assert z.shape == x.shape and log_det.shape == (40,)
-    checks.invertible(layer, x)
-    checks.log_det(layer, x)
-    if name != "swirl":
-        checks.batch_independent(lambda x: layer(x), x)
 
 
 def redrawn(model, gain=0.5):
@@ -277,14 +251,6 @@ def redrawn(model, gain=0.5):
     return model
 
 
-def test_a_redrawn_flow_is_a_density_and_samples_match():
-    flow = redrawn(
-        s4.Flow([s4.TriangularLinear(2), s4.MonotoneTanh(2, 3), s4.TriangularLinear(2, True)]), 0.3
-    )
-    checks.integrates_to_one(flow.log_prob, limits=(-12, 12))
-    checks.samples_match(flow.sample, flow.log_prob, limits=(-12, 12))
-
-
 def test_bisect_solves_entry_by_entry():
     scale, target = torch.rand(30, 3) + 0.5, torch.randn(30, 3).requires_grad_()
     x = s4.bisect(lambda x: scale * x**3 + x, target, torch.full((30, 3), -9.0), torch.full((30, 3), 9.0), 50)
@@ -292,32 +258,6 @@ def test_bisect_solves_entry_by_entry():
     for a, y, found in zip(*(t.flatten().tolist() for t in (scale, target, x)), strict=True):
         root = optimize.brentq(lambda v, a=a, y=y: a * v**3 + v - y, -9, 9, xtol=1e-13)
         assert found == pytest.approx(root, abs=1e-10)
-
-
-class Operations(TorchDispatchMode):
-    """Note the names of all operations."""
-
-    def __init__(self):
-        super().__init__()
-        self.names = set()
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.names.add(str(function).split(".")[1])
-        return function(*args, **(kwargs or {}))
-
-
-def test_nothing_of_a_flow_stops_a_cuda_graph():
-    """No tensor is read on the host or made there, on the way through the bisection and back."""
-    flow = s4.Flow([s4.TriangularLinear(2), s4.MonotoneTanh(2, 3), s4.TriangularLinear(2, True)])
-    noise = torch.randn(8, 2)
-    with Operations() as seen:
-        x = flow.inverse(torch.randn_like(noise))
-        (flow.log_prob(x) + data.energy(x, 1)).mean().backward()
-    assert "linalg_solve_triangular" in seen.names and "tanh_backward" in seen.names
-    assert not seen.names & {"_local_scalar_dense", "lift_fresh", "_to_copy", "nonzero", "equal"}
-    with Operations() as seen:
-        torch.tensor(1.0) + noise.sum().item()
-    assert {"_local_scalar_dense", "lift_fresh"} <= seen.names, "these names are seen where they occur"
 
 
 def test_the_gradient_passes_the_bisection():
@@ -421,60 +361,3 @@ def test_without_the_newton_step_nothing_is_learnt():
     z = torch.randn(5, 2)
     assert s4.MonotoneTanh(2, 3).inverse(z).requires_grad
     assert not NoNewtonStep(2, 3).inverse(z).requires_grad
-
-
-# ------------------------------------------------------------------------------------------------- exercises
-def exercises():
-    """Return (blank, check, solution) of every exercise: three sources each."""
-    cells = read_notebook(NOTEBOOK).cells
-    found = []
-    for k, cell in enumerate(cells):
-        if cell.cell_type == "code" and "exercise" in cell.metadata.get("tags", []):
-            check = cells[k + 1].source
-            answer = next(c for c in cells[k:] if "answer" in c.metadata.get("tags", [])).source
-            found.append((cell.source, check, re.search(r"```python\n(.*?)```", answer, re.DOTALL)[1]))
-    return found
-
-
-WRONG = {  # of each exercise: mistakes that must not pass
-    "best_pair": [
-        "def best_pair(mu, precision, z3):\n    return mu[:2], precision[:2, :2].inverse()",
-        "def best_pair(mu, precision, z3):\n"
-        "    block, tie = precision[:2, :2], precision[:2, 2]\n"
-        "    return mu[:2] - torch.linalg.solve(block, tie * (z3 - mu[2])), precision.inverse()[:2, :2]",
-    ],
-    "best_cover": [
-        "def best_cover(weights, means, widths):\n"
-        "    return (weights * means).sum(), (weights * widths**2).sum().sqrt()",
-        "def best_cover(weights, means, widths):\n"
-        "    mean = (weights * means).sum()\n"
-        "    return mean, (weights * (widths**2 + (means - mean) ** 2)).sum()",
-    ],
-    "logit_log_det": [
-        "def logit_log_det(z):\n    return (F.logsigmoid(z) + F.logsigmoid(-z)).sum(dim=1)",
-        "def logit_log_det(z):\n    return -(torch.sigmoid(z) * torch.sigmoid(-z)).log().sum(dim=1)",
-        "def logit_log_det(z):\n    return -(F.logsigmoid(z) + F.logsigmoid(-z)).mean(dim=1)",
-    ],
-}
-
-
-def outcome(check, answer, name, capsys):
-    """Run an exercise's check on an answer as the notebook does; return what it prints."""
-    torch.set_default_dtype(torch.float32)
-    namespace = dict(vars(copy.copy(s4))) | {"checks": checks, "data": data}
-    namespace |= {"DOUBLE": torch.float64, "line": torch.linspace(-24, 24, 961, dtype=torch.float64)}
-    for source in (answer, check):
-        exec(source, namespace)
-    assert isinstance(namespace[name], types.FunctionType)
-    return capsys.readouterr().out.strip()
-
-
-def test_exercises_are_judged_rightly(capsys):
-    found = exercises()
-    assert len(found) >= 3
-    for blank, check, solution in found:
-        name = re.search(r"def (\w+)", solution)[1]
-        assert outcome(check, blank, name, capsys) == "not answered yet"
-        assert outcome(check, solution, name, capsys) == "right"
-        for wrong in WRONG[name]:
-            assert outcome(check, wrong, name, capsys).startswith("not right"), f"{name} lets pass:\n{wrong}"
