@@ -89,7 +89,7 @@ def test_sampling_in_the_wrong_order():
         assert figures.sample_in_order(joint, list(order), list(order)) == pytest.approx(joint)
     wrong = figures.sample_in_order(figures.THREE_BITS, [2, 0, 1], [0, 1, 2])
     assert wrong.sum() == pytest.approx(1)
-    # Bits 1 and 2 see zeros where the model saw bits 3, then 1: p(x1 | x3=0) p(x2 | x3=0, x1) p(x3).
+    # Bits 1 and 2 are drawn as if bit 3 were 0: P(111) = p(x1 | x3 = 0) p(x2 | x1, x3 = 0) p(x3).
     one = 0.08 / 6
     by_hand = (2 * one / 0.5) * 0.5 * 0.5  # p(x2 = 1 | x3 = 0, x1 = 1) = 1/2
     assert wrong[1, 1, 1] == pytest.approx(by_hand) and by_hand < 0.02 < figures.THREE_BITS[1, 1, 1]
