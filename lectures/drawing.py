@@ -22,16 +22,12 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.patches import Ellipse, PathPatch
+from matplotlib.patches import PathPatch
 from matplotlib.path import Path as MplPath
 
 from dgm_utils import plot
 
 BLUE, RED, GREEN, PURPLE, ORANGE, SKY, BLACK, YELLOW = plot.PALETTE
-# The same in a dictionary, until every deck takes them by name.
-PALETTE = dict(
-    zip(("blue", "red", "green", "purple", "orange", "sky", "black", "yellow"), plot.PALETTE, strict=True)
-)
 INK = "#1b2733"
 MUTED = "#566270"
 PALE = "#dfe7ee"  # fills
@@ -145,16 +141,6 @@ def hide_left(axes: Axes) -> None:
     """Take away the axis of a density whose height says nothing."""
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
-
-
-def ellipse(
-    axes: Axes, mean: np.ndarray, covariance: np.ndarray, scale: float = 2.0, **style: object
-) -> None:
-    """Draw the ellipse at `scale` standard deviations of a normal in the plane, an outline unless styled."""
-    variances, directions = np.linalg.eigh(covariance)
-    angle = np.degrees(np.arctan2(directions[1, 1], directions[0, 1]))
-    width, height = 2 * scale * np.sqrt(variances[::-1])
-    axes.add_patch(Ellipse(mean, width, height, angle=angle, **({"fill": False} | style)))
 
 
 def fixed(value: float | Sequence[float], digits: int) -> str | list[str]:

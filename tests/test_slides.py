@@ -141,13 +141,14 @@ def test_every_figure_is_drawn_by_code_and_used_once_with_a_description(deck):
 
 
 @each_deck
-def test_notes_fill_eighty_minutes(deck):
+def test_notes_fill_seventy_minutes_at_most(deck):
+    """Ten of eighty are for questions; what stands behind the summary as backup takes none."""
     text = deck.read_text(encoding="utf-8")
     minutes = re.findall(r'#slide\("[^"]*"[^\n]*?notes: \[\s*(\d+) minute', text)
     assert len(minutes) == text.count("#slide("), "a slide has no notes that begin with its minutes"
-    assert sum(map(int, minutes)) == 80
+    assert 60 <= sum(map(int, minutes)) <= 70
     plan = text[text.index("[minutes]") : text.index("#section", text.index("[minutes]"))]
-    assert sum(map(int, re.findall(r"\[(\d+)\],\n", plan))) == 80
+    assert sum(map(int, re.findall(r"\[(\d+)\],\n", plan))) == sum(map(int, minutes))
 
 
 def locked(package: str) -> str:
