@@ -61,6 +61,15 @@ WRONG = {
         ("torch.logit(u)", "torch.log(u)"),
         (".clamp(0, 255)", " % 256"),
     ],
+    "my_e_step": [
+        ("mixture.weights.log() + ", ""),
+        ("dim=1", "dim=0"),
+        (".softmax", ".log_softmax"),
+        ("log_joint.softmax(dim=1)", "F.one_hot(log_joint.argmax(dim=1), 3).double()"),
+        ("log_joint.softmax(dim=1)", "mixture.weights.expand(len(x), -1)"),
+        ("return log_joint.softmax(dim=1)", "return (p := log_joint.exp()) / p.sum(dim=1, keepdim=True)"),
+        (".softmax(dim=1)", ".softmax(dim=1) * 0.999"),
+    ],
     "responsibilities": [
         ("weights.log()", "torch.zeros(3)"),
         (" + (1 - x) @ (1 - means).log().T", ""),

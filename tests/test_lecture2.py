@@ -48,6 +48,27 @@ def test_the_distance_to_the_normal_limit():
     assert deck.distance_to_normal(10, 12, 3) == pytest.approx(apart, abs=1e-4)
 
 
+def test_a_pareto_prior_of_a_uniform_is_conjugate():
+    """U[0, theta] of lecture 1 is no exponential family: its support moves."""
+    x, scale, shape = np.array([0.7, 2.9, 1.4, 2.2]), 1.5, 2.0
+    theta = np.linspace(0.5, 40, 400_001)
+    likelihood = np.where(theta >= x.max(), theta ** -float(len(x)), 0)
+    product = likelihood * stats.pareto.pdf(theta, shape, scale=scale)
+    posterior = stats.pareto.pdf(theta, shape + len(x), scale=max(scale, x.max()))
+    assert np.allclose(product / np.trapezoid(product, theta), posterior, atol=1e-3)
+
+
+def test_total_variation_does_not_hold_the_map():
+    """A spike with a hundredth of the mass: total variation 0.01, and the highest point is 5 units away."""
+    theta = np.linspace(-8, 8, 1_600_001)
+    normal = stats.norm.pdf(theta)
+    density = 0.99 * normal + 0.01 * stats.norm.pdf(theta, 5, 1e-3)
+    assert np.trapezoid(np.abs(density - normal), theta) / 2 == pytest.approx(0.01, abs=1e-4)
+    assert theta[density.argmax()] == pytest.approx(5, abs=1e-3) and theta[normal.argmax()] == pytest.approx(
+        0
+    )
+
+
 # ---- latent variables, and the bound -----------------------------------------------------------------------
 
 
@@ -69,8 +90,31 @@ def test_both_forms_of_the_bound_and_its_gap():
     assert np.allclose(bound, (both * log_joint + special.entr(both)).sum(axis=0))
     assert np.allclose(bound, (both * log_decoder - special.rel_entr(both, weights)).sum(axis=0))
     assert np.allclose(bound, log_p - special.rel_entr(both, np.exp(log_joint - log_p)).sum(axis=0))
-    posterior = deck.TWO.posterior(deck.TWO_X)[:, 0]
+    posterior = S.e_step(deck.TWO, deck.TWO_X)[:, 0]
     assert deck.two_bound(posterior).item() == pytest.approx(log_p)
+
+
+def test_the_gap_of_the_prior_is_not_that_of_one_half():
+    printed = deck.numbers()
+    prior, half, log_p = deck.TWO.weights[0].item(), 0.5, deck.TWO.log_prob(deck.TWO_X).item()
+    assert prior == pytest.approx(0.6)
+    for q, name in ((prior, "two_gap_prior"), (half, "two_gap")):
+        posterior = S.e_step(deck.TWO, deck.TWO_X)[0].numpy()
+        assert stats.entropy([q, 1 - q], posterior) == pytest.approx(printed[name], abs=5e-3)
+        assert log_p - deck.two_bound(torch.tensor([q]).double()).item() == pytest.approx(
+            printed[name], abs=5e-3
+        )
+
+
+def test_the_error_of_monte_carlo_is_printed_to_its_standard_error():
+    """Two hundred runs said -11.7; other dice, 2,000 runs, say what the 4,000 of the slide say."""
+    mean, error = deck.monte_carlo_bias()
+    generator, runs = torch.Generator().manual_seed(7), []
+    for _ in range(2000):
+        z = torch.randn(1000, 20, generator=generator, dtype=torch.float64)
+        runs.append(torch.distributions.Normal(z, 0.5).log_prob(S.typical).sum(dim=1).logsumexp(dim=0))
+    other = torch.stack(runs) - np.log(1000) - 20 * S.log_p_each
+    assert error < 0.1 and mean == pytest.approx(other.mean().item(), abs=0.25)
 
 
 @pytest.mark.parametrize("name", deck.PROPOSALS)
@@ -88,7 +132,7 @@ def test_the_bound_is_the_mean_of_log_importance_weights(name):
 def test_fishers_identity():
     for theta in (-4.0, -0.3, 1.7):
         slope = (deck.clutter_log_p(theta + 1e-5) - deck.clutter_log_p(theta - 1e-5)) / 2e-5
-        q = deck.clutter(theta).posterior(deck.CLUTTER)[:, :1]
+        q = S.e_step(deck.clutter(theta), deck.CLUTTER)[:, :1]
         assert slope == pytest.approx((q * (deck.CLUTTER - theta)).sum().item(), abs=1e-6)
 
 
@@ -117,9 +161,25 @@ def test_the_trace_on_iris():
         assert after["bound after M"] + after["KL after M"] == pytest.approx(after["log p"], abs=1e-10)
 
 
+def test_em_on_iris_is_fast_then_on_a_plateau_then_fastest():
+    share = [None, *(deck.contraction(step) for step in range(1, 21))]
+    printed = [float(each) for each in deck.numbers()["contraction"]]
+    assert printed == pytest.approx([share[2], min(share[4:12]), max(share[4:12]), share[18]], abs=5e-3)
+    assert max(share[17:21]) < share[2] < min(share[4:12])
+    assert share[17:21] == pytest.approx([printed[3]] * 4, abs=7e-3)
+
+
 def test_identical_components_stay_identical():
     stuck = S.fit(deck.IRIS, torch.full((150, 3), 1 / 3, dtype=torch.float64), steps=30)
     assert deck.nats_per_flower(stuck) == pytest.approx(deck.scikit_fits()[0].score(deck.IRIS), abs=1e-9)
+
+
+def test_four_components_have_a_better_regular_fit_than_the_best_of_ten_starts():
+    fit, best_of_ten = deck.better_regular(), deck.scikit_fits()[3].score(deck.IRIS)
+    assert fit.score(deck.IRIS) > best_of_ten + 0.03
+    smallest = [np.linalg.eigvalsh(covariance)[0] for covariance in fit.covariances_]
+    assert min(smallest) > 1e-3  # a thousand times the floor: nothing has become flat
+    assert fit.bic(deck.IRIS) > deck.scikit_fits()[1].bic(deck.IRIS)  # BIC still prefers two
 
 
 def test_bic_counts_the_free_numbers_of_the_table():

@@ -1,7 +1,10 @@
 """What seminar 2 defines is right on inputs of our own, and its checks catch planted bugs."""
 
+import ast
+import builtins
 import decimal
 import math
+import re
 from decimal import Decimal
 from functools import cache, partial
 from itertools import product
@@ -28,13 +31,13 @@ def seed():
     torch.manual_seed(0)  # in small networks all units of a block are dead now and then
 
 
-def networks(shape, head=None, **options):
+def networks(shape, head=None):
     """Return one network of each kind for images of a shape."""
     head = head or S.CategoricalHead(2)
     return [
         S.PixelCNN(shape, head, 12, 2),
         S.PixelCNN(shape, head, 12, 3, kernel_size=3),
-        S.GatedPixelCNN(shape, head, 12, (1, 2), **options),
+        S.GatedPixelCNN(shape, head, 12, (1, 2)),
     ]
 
 
@@ -123,18 +126,6 @@ def test_the_receptive_field_of_two_stacks(dilations):
     assert not (seen & ~box).any()
 
 
-def test_context_reaches_every_layer_and_leaks_nothing():
-    shape = (3, 3, 4)
-    network = S.GatedPixelCNN(shape, S.CategoricalHead(2), 12, (1,), context_dim=5)
-    code, x = torch.randn(1, 5), torch.bernoulli(torch.full((4, *shape), 0.5))
-    checks.gradients_reach(lambda x: -network.log_prob(x, code.expand(len(x), -1)).mean(), network, x)
-    given = lambda x: network(x, code.to(x).expand(len(x), -1))  # noqa: E731
-    checks.autoregressive(given, shape)
-    assert not torch.allclose(network.log_prob(x, torch.randn(4, 5)), network.log_prob(x, torch.randn(4, 5)))
-    drawn = network.sample(3, torch.randn(3, 5))
-    assert drawn.shape == (3, *shape) and set(drawn.unique().tolist()) <= {0.0, 1.0}
-
-
 def test_a_gate_and_the_residual_of_a_layer():
     signal, gate = torch.randn(2, 3, 4, 5), torch.randn(2, 3, 4, 5)
     by_hand = np.tanh(signal.numpy()) / (1 + np.exp(-gate.numpy()))
@@ -182,15 +173,15 @@ def test_colours_that_see_too_much_are_caught():
 class ListeningLayer(S.GatedLayer):
     """Let the vertical stack listen to the horizontal one."""
 
-    def forward(self, v, h, *context):
-        v, h = super().forward(v, h, *context)
+    def forward(self, v, h):
+        v, h = super().forward(v, h)
         return v + h, h
 
 
 class UnshiftedLayer(S.GatedLayer):
     """Read the vertical stack at the same row: forget the shift by one."""
 
-    def forward(self, v, h, *context):
+    def forward(self, v, h):
         seen = self.vertical(F.pad(v, self.margin))
         new = self.mix(S.gate(self.horizontal(h) + self.link(seen)))
         return S.gate(seen), h + new if self.residual else new
@@ -201,7 +192,7 @@ class PaperLayer(S.GatedLayer):
 
     first, listens = False, False
 
-    def forward(self, v, h, *context):
+    def forward(self, v, h):
         v = F.pad(v, (0, 0, 1, 0))[:, :, :-1] if self.first else v
         seen = self.vertical(F.pad(v, self.margin))
         new = self.mix(S.gate(self.horizontal(h) + self.link(seen)))
@@ -375,19 +366,24 @@ def cloud(n=200, m=3, components=4):
     return x, rng.dirichlet(np.full(components, 5)), x[rng.choice(n, components, replace=False)]
 
 
-def started(kind=S.GaussianMixture):
+def started():
     x, weights, means = cloud()
     covariances = np.stack([np.eye(3) * (k + 1) for k in range(4)])
-    return torch.tensor(x), kind(*map(torch.tensor, (weights, means, covariances)))
+    return torch.tensor(x), S.GaussianMixture(*map(torch.tensor, (weights, means, covariances)))
+
+
+def any_q(x):
+    """Return responsibilities that are the posterior of nothing, (n, 4)."""
+    return torch.distributions.Dirichlet(torch.ones(4, dtype=torch.float64)).sample((len(x),))
 
 
 def test_density_and_responsibilities_against_scipy():
     x, mixture = started()
-    parameters = (each.numpy() for each in (mixture.weights, mixture.means, mixture.covariances))
+    parameters = (each.numpy() for each in mixture)
     joint = [w * stats.multivariate_normal.pdf(x, m, c) for w, m, c in zip(*parameters, strict=True)]
     joint = np.stack(joint, axis=1)  # (n, C)
     assert np.allclose(mixture.log_prob(x), np.log(joint.sum(axis=1)))
-    assert np.allclose(mixture.posterior(x), joint / joint.sum(axis=1, keepdims=True))
+    assert np.allclose(S.e_step(mixture, x), joint / joint.sum(axis=1, keepdims=True))
 
 
 @pytest.mark.parametrize("steps", [1, 3, 20])
@@ -403,30 +399,28 @@ def test_em_equals_scikit_learn(steps):
     )
     with pytest.warns(Warning):
         reference.fit(x.numpy())
-    for _ in range(steps):
-        mixture.maximize(x, mixture.posterior(x))
-    assert np.allclose(mixture.weights, reference.weights_, atol=1e-9)
-    assert np.allclose(mixture.means, reference.means_, atol=1e-8)
-    assert np.allclose(mixture.covariances, reference.covariances_, atol=1e-8)
-    assert mixture.log_prob(x).mean().item() == pytest.approx(reference.score(x.numpy()), abs=1e-10)
+    fitted = S.fit(x, S.e_step(mixture, x), steps - 1)  # its first M step is one of EM
+    assert np.allclose(fitted.weights, reference.weights_, atol=1e-9)
+    assert np.allclose(fitted.means, reference.means_, atol=1e-8)
+    assert np.allclose(fitted.covariances, reference.covariances_, atol=1e-8)
+    assert fitted.log_prob(x).mean().item() == pytest.approx(reference.score(x.numpy()), abs=1e-10)
 
 
 def test_log_p_is_elbo_plus_gap_for_any_q():
     x, mixture = started()
-    q = torch.distributions.Dirichlet(torch.ones(4, dtype=torch.float64)).sample((len(x),))
+    q = any_q(x)
     q[:50] = F.one_hot(torch.randint(4, (50,)), 4)  # zeros too
     elbo, gap = S.mixture_elbo(mixture, x, q), S.mixture_gap(mixture, x, q)
     assert torch.allclose(elbo + gap, mixture.log_prob(x)) and (gap >= 0).all()
-    posterior = mixture.posterior(x)
+    posterior = S.e_step(mixture, x)
     assert torch.allclose(S.mixture_gap(mixture, x, posterior), torch.zeros(len(x)).double(), atol=1e-12)
     assert np.allclose(gap, stats.entropy(q.numpy(), posterior.numpy(), axis=1))
 
 
 def test_the_m_step_is_the_maximum():
-    x, mixture = started()
-    mixture.eps = 0.0
-    q = torch.distributions.Dirichlet(torch.ones(4, dtype=torch.float64)).sample((len(x),))
-    mixture.maximize(x, q)
+    x, _ = started()
+    q = any_q(x)
+    mixture = S.m_step(x, q, eps=0.0)
     best = S.mixture_elbo(mixture, x, q).sum()
     for _ in range(30):
         noise = partial(torch.randn, dtype=torch.float64)
@@ -439,49 +433,115 @@ def test_the_m_step_is_the_maximum():
         assert S.mixture_elbo(other, x, q).sum() < best
 
 
-# ---- what the notebook shows -------------------------------------------------------------------------------
+def right(mixture, x):
+    q = S.e_step(mixture, x)
+    return q, S.m_step(x, q)
 
 
-@cache
-def notebook_cells():
-    """Return the source of each code cell of the notebook, by its first line."""
-    return [cell.source for cell in read_notebook(NOTEBOOK).cells if cell.cell_type == "code"]
+def no_weights(mixture, x):
+    q = mixture.log_normal(x).softmax(dim=1)
+    return q, S.m_step(x, q)
 
 
-def source_with(text):
-    """Return the notebook's only cell that holds a text."""
-    (found,) = [source for source in notebook_cells() if text in source]
-    return found
+def over_objects(mixture, x):
+    q = (mixture.weights.log() + mixture.log_normal(x)).softmax(dim=0)
+    return q, S.m_step(x, q)
 
 
-class NoWeights(S.GaussianMixture):
-    def posterior(self, x):
-        return self.log_normal(x).softmax(dim=1)
+def over_all(mixture, x):
+    q, after = right(mixture, x)
+    return q, after._replace(covariances=after.covariances * (q.sum(dim=0) / len(x))[:, None, None])
 
 
-class OverObjects(S.GaussianMixture):
-    def posterior(self, x):
-        return (self.weights.log() + self.log_normal(x)).softmax(dim=0)
+def one_mean(mixture, x):
+    q, after = right(mixture, x)
+    return q, after._replace(means=x.mean(dim=0).expand_as(after.means))
 
 
-class OverAll(S.GaussianMixture):
-    def maximize(self, x, q):
-        super().maximize(x, q)
-        self.covariances = self.covariances * (q.sum(dim=0) / len(x))[:, None, None]
-
-
-class OneMean(S.GaussianMixture):
-    def maximize(self, x, q):
-        super().maximize(x, q)
-        self.means = x.mean(dim=0).expand_as(self.means)
-
-
-@pytest.mark.parametrize("bug", [NoWeights, OverObjects, OverAll, OneMean])
-def test_the_assertions_of_an_em_step_ring(bug):
+def thirty_steps(step):
     x, mixture = started()
     for _ in range(30):
-        S.em_step(mixture, x)  # the right one is silent
-    x, wrong = started(bug)
+        q, after = step(mixture, x)
+        S.verify_em_step(mixture, q, after, x)
+        mixture = after
+
+
+def test_the_assertions_of_an_em_step_are_silent_for_the_right_one():
+    thirty_steps(right)
+
+
+@pytest.mark.parametrize("bug", [no_weights, over_objects, over_all, one_mean])
+def test_the_assertions_of_an_em_step_ring(bug):
     with pytest.raises(AssertionError):
-        for _ in range(30):
-            S.em_step(wrong, x)
+        thirty_steps(bug)
+
+
+# ---- what the notebook says --------------------------------------------------------------------------------
+
+CELLS = {cell.id: cell for cell in read_notebook(NOTEBOOK).cells}
+
+
+def printed(identifier):
+    """Return the numbers that a cell printed, line by line."""
+    lines = CELLS[identifier].outputs[0].text.splitlines()
+    return [[float(number) for number in re.findall(r"-?\d+\.?\d*(?:e[+-]\d+)?", line)] for line in lines]
+
+
+def test_the_bias_of_the_logarithm_is_that_of_the_formula_within_its_noise():
+    for number, _, _, bias, error, formula in printed("8683d75e")[1:]:
+        next_term = 2 / number**2  # of the expansion in 1/S, here at most 1 / S^2
+        assert error < 0.05 * abs(formula) and abs(bias - formula) < 4 * error + next_term
+
+
+def test_the_error_at_twenty_dimensions_is_printed_with_its_own():
+    """Other dice, five times as many runs."""
+    _, dimension, off, error = printed("ac6d397c")[0]
+    other = torch.stack([torch.randn(1000, 20, dtype=torch.float64) for _ in range(1000)])
+    log_p = torch.distributions.Normal(other, 0.5).log_prob(S.typical).sum(dim=2).logsumexp(dim=1)
+    more = log_p - math.log(1000) - 20 * S.log_p_each
+    assert dimension == 20 and error == pytest.approx(more.std().item() / 200**0.5, abs=0.06)
+    assert off == pytest.approx(more.mean().item(), abs=4 * error)
+
+
+def test_em_on_iris_is_fast_then_hardly_moves_then_is_fastest():
+    share = {int(line[0]): line[-1] for line in printed("trace-table")[1:]}
+    assert share[1] < share[2] < share[5] < share[8] > share[11] > share[15] > share[17]
+    assert share[17] < share[2]  # the steps at the end are faster than the second one
+    assert 0.12 < (1.2621 - 1.2012) / (1.6783 - 1.2012) < 0.13  # the note: an eighth is left after step 6
+
+
+def test_it_fits_seventy_minutes_of_class():
+    """The plan sums to 70; about a hundred cells are shown, a dozen predictions at most."""
+    minutes = re.findall(r"^\| (\d+) \|", CELLS["6fb26993"].source, re.MULTILINE)
+    assert sum(map(int, minutes)) <= 70
+    shown = [
+        c for c in CELLS.values() if c.metadata.slideshow.slide_type in ("slide", "subslide", "fragment")
+    ]
+    assert len(shown) <= 110 and sum("**Predict" in cell.source for cell in shown) <= 12
+    ids = list(CELLS)
+    assert all(CELLS[i].metadata.slideshow.slide_type == "skip" for i in ids[ids.index("at-home") :])
+
+
+def made_by(node):
+    """Return the names that a node of a syntax tree binds."""
+    match node:
+        case ast.Name(id=name, ctx=ast.Store()) | ast.arg(arg=name) | ast.ExceptHandler(name=name):
+            return {name}
+        case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+            return {name}
+        case ast.alias(name=name, asname=short):
+            return {short or name.partition(".")[0]}
+    return set()
+
+
+def test_class_needs_nothing_from_home():
+    """Every name that a cell of the class reads is made by it or by an earlier one."""
+    ids, made = list(CELLS), {*dir(builtins), "display"}
+    for identifier in ids[: ids.index("at-home")]:
+        if CELLS[identifier].cell_type == "code":
+            nodes = list(ast.walk(ast.parse(CELLS[identifier].source)))
+            made = made.union(*map(made_by, nodes))
+            read = {
+                node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
+            }
+            assert read <= made, f"cell {identifier} reads {read - made}, made later or at home"
