@@ -229,14 +229,14 @@ def test_the_prior_keeps_every_component_from_collapsing():
 
 def test_a_spherical_mixture_predicts_without_names():
     """The slide's predictive density is the average over q(w, mu), and the copies of an answer share it."""
-    x, model = torch.randn(12, 2), S.BayesianMixture(sigma=0.7, tau=2.0, alpha=0.5)
+    x, model = torch.randn(12, 2), S.BayesianMixture(sigma=0.7, tau=2.0, alpha0=0.5)
     model.update(x, shares(12, 3))
-    w, at = Dirichlet(model.eta).mean, torch.randn(1, 2)
+    w, at = model.alpha / model.alpha.sum(), torch.randn(1, 2)
     width = (0.7**2 + model.variance).sqrt()[:, None]
     slide = (w.log() + Normal(model.mean, width).log_prob(at).sum(dim=1)).exp().sum()
 
     def draw():
-        w = Dirichlet(model.eta).sample((100,))  # (100, C)
+        w = Dirichlet(model.alpha).sample((100,))  # (100, C)
         mu = Normal(model.mean, model.variance.sqrt()[:, None]).sample((100,))  # (100, C, m)
         return (w * Normal(mu, 0.7).log_prob(at).sum(dim=2).exp()).sum(dim=1).mean()
 
@@ -296,7 +296,7 @@ def test_a_step_of_em_without_variance_is_a_step_of_k_means(seed):
     torch.manual_seed(seed)
     x = torch.randn(80, 2) + 3 * torch.randint(0, 3, (80, 1))
     em, start = S.MixtureEM(1e-3), x[torch.randperm(80)[:3]]
-    em.weight, em.mean = torch.ones(3) / 3, start
+    em.log_weight, em.mean, em.variance = torch.zeros(3), start, torch.zeros(3)
     r = em.scores(x).softmax(dim=1)
     em.update(x, r)
     centres, label, _ = S.kmeans(x, start, sweeps=1)
