@@ -492,7 +492,7 @@ def tags(cell):
 
 
 def test_as_many_gaussians_beat_the_flow_as_the_note_says():
-    better = re.findall(r"^ +(\d+) .* better than the flow$", printed_by("d6f64b05"), re.M)
+    better = re.findall(r"^ +(\d+) .* better than the flow$", printed_by("4d7be350"), re.M)
     words = {"12": "twelve", "8": "eight", "16": "sixteen"}
     assert f"in `quick` {words[better[0]]} beat the flow" in cell("dea45d5f").source
     count = int(better[0])
@@ -501,5 +501,41 @@ def test_as_many_gaussians_beat_the_flow_as_the_note_says():
 
 
 def test_figures_by_samples_are_printed_with_their_errors():
-    for identifier, rows in (("2e62b2c1", 3), ("d6f64b05", 7), ("7b1e02aa", 3)):
+    for identifier, rows in (("2e62b2c1", 3), ("4d7be350", 7), ("7b1e02aa", 3)):
         assert len(re.findall(r"^.*\d ± \d.*$", printed_by(identifier), re.M)) == rows, identifier
+
+
+def test_no_other_start_bounds_the_eight_points_better():
+    places = torch.tensor([[-2.0, 0.0]] * 3 + [[2.0, 0.0]] * 3 + [[0.0, 2.5]] * 2)
+    jitter = 0.5 * torch.randn(8, 2, generator=torch.Generator().manual_seed(1))
+    prior = {"sigma": 0.5, "tau": 3.0, "alpha0": 1.0}
+    rows = re.findall(r"^ +(\d\.\d) +(-[\d.]+) +(-[\d.]+) +([\d.]+)", printed_by("dd3cfa1b"), re.M)
+    assert [shrink for shrink, *_ in rows] == ["1.0", "0.4"]
+    for shrink, evidence, bound, gap in (map(float, row) for row in rows):
+        x = shrink * places + jitter
+        exact = s4.exact_mixture(x, 3, **prior)[1].logsumexp(0).item()
+        assert exact == pytest.approx(evidence, abs=1e-3)
+        assert gap == pytest.approx(evidence - bound, abs=2e-3)
+        starts = Dirichlet(torch.full((3,), 0.5)).sample((25, 8))
+        best = max(s4.ascend(s4.BayesianMixture(**prior), x, q, 50)[1][-1].item() for q in starts)
+        assert best < bound + 2e-3, f"distance {shrink}: a start reaches {best}, the seminar printed {bound}"
+    assert abs(float(rows[0][3]) - math.log(6)) < 2e-3, "clear clusters: the gap is ln 3!"
+
+
+def test_averaging_helps_where_data_are_few():
+    gains = re.findall(r"(-?\d\.\d+) ± (\d\.\d+)$", printed_by("7b1e02aa"), re.M)
+    gains = [(float(gain), float(error)) for gain, error in gains]
+    assert all(gain > 2 * error for gain, error in gains) and gains[0][0] > gains[-1][0]
+
+
+def test_the_reverse_kl_misses_half_and_its_samples_do_not_tell():
+    rows = {line.split()[0]: line.split() for line in printed_by("2e62b2c1").splitlines()[2:]}
+    numbers = {
+        name: [float(word.rstrip("%")) for word in row[1:] if word != "±"] for name, row in rows.items()
+    }
+    for name, (_, elbo, reverse, error, left, log_z, _, ess, _) in numbers.items():
+        assert reverse == pytest.approx(1.338 - elbo, abs=2e-3)
+        missed = name == "reverse"
+        assert (min(left, 1 - left) < 0.01) is missed and ess > 80
+        assert log_z == pytest.approx(1.338 - missed * math.log(2), abs=0.02)
+        assert (reverse + 3 * error < math.log(2)) is not missed
