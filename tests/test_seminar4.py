@@ -497,7 +497,7 @@ def test_as_many_gaussians_beat_the_flow_as_the_note_says():
     assert f"in `quick` {words[better[0]]} beat the flow" in cell("dea45d5f").source
     count = int(better[0])
     assert f"with {6 * count - 1} parameters" in cell("dea45d5f").source  # 2 + 3 + 1 each, less one weight
-    assert f"{words[better[0]]} Gaussians, {6 * count - 1} parameters" in cell("0c5c898c").source.lower()
+    assert f"{words[better[0]]} Gaussians, {6 * count - 1} parameters" in cell("0c5c898c").source
 
 
 def test_figures_by_samples_are_printed_with_their_errors():
