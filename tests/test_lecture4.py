@@ -496,6 +496,14 @@ def test_the_flow_of_the_stored_figures_keeps_its_contract():
     checks.log_det(trained_flows.couplings(), x)
 
 
+@pytest.mark.parametrize("loss", [trained_flows.forward_loss, trained_flows.reverse_loss])
+def test_both_losses_of_the_stored_figures_can_be_computed_anew(loss):
+    flow = trained_flows.couplings(2)
+    value = loss(flow, trained_flows.FOUR)["loss"]
+    value.backward()
+    assert value.isfinite() and all(p.grad.isfinite().all() for p in flow.parameters())
+
+
 def test_the_linear_flow_is_the_gaussian_of_greatest_likelihood():
     x = torch.randn(300, 4) @ torch.randn(4, 4) + 1
     layer = trained_flows.Whitening(x)
