@@ -196,10 +196,8 @@ def iris_fit() -> tuple[float, Tensor]:
 def death_run() -> tuple[list[Tensor], list[WishartMixture], Tensor]:
     """Run ten components on the three groups; return r and model after 1, 30, 300 sweeps, and every bound."""
     x = three_groups()
-    model, r = (
-        WishartMixture(ALPHA, 1.0, x.mean(dim=0), 0.3 * torch.eye(2).double()),
-        hard_start(x, 10, seed=0),
-    )
+    model = WishartMixture(ALPHA, 1.0, x.mean(dim=0), 0.3 * torch.eye(2).double())
+    r = hard_start(x, 10, seed=0)
     shares, models, bounds = [], [], []
     for sweeps in (1, 29, 270):
         r, bound = S.ascend(model, x, r, sweeps)
