@@ -108,6 +108,23 @@ WRONG = {
         (" + (means - mean) ** 2", ""),
         (".sum().sqrt()", ".sum()"),
     ],
+    "stretch": [
+        (".sum(dim=1)", ""),
+        (".sum(dim=1)", ".mean(dim=1)"),
+        (".sum(dim=1)", ".sum()"),
+        ("x.cosh()", "1 / x.cosh()"),
+        ("x.cosh()", "x.sinh().abs()"),
+        ("torch.sinh(x)", "x.asinh()"),
+    ],
+    "my_reverse_kl": [
+        ("model.log_prob(x) + energy(x)", "energy(x)"),
+        ("model.log_prob(x) + energy(x)", "model.log_prob(x) - energy(x)"),
+        ("model.log_prob(x) + energy(x)", "energy(x) - model.log_prob(x)"),
+        ("model.log_prob(x) + energy(x)", "model.log_prob(z) + energy(z)"),
+        ("model.inverse(z)", "model.inverse(z).detach()"),
+        (".mean()", ".sum()"),
+        (".mean()", ""),
+    ],
     "logit_log_det": [
         ("-(F.", "(F."),
         ("(F.logsigmoid(z) + F.logsigmoid(-z))", "(torch.sigmoid(z) * torch.sigmoid(-z)).log()"),

@@ -71,6 +71,8 @@ FLOWS = {
     "Stretch": FlowLayer(lambda dim: S4.Stretch()),
     "TriangularLinear": FlowLayer(S4.TriangularLinear),
     "TriangularLinear, upper": FlowLayer(lambda dim: S4.TriangularLinear(dim, upper=True)),
+    "Shear": FlowLayer(lambda dim: S4.Shear(4, 0), dims=(2,)),
+    "Shear, the other way": FlowLayer(lambda dim: S4.Shear(4, 1), dims=(2,)),
     "MonotoneTanh": FlowLayer(lambda dim: S4.MonotoneTanh(dim, 4)),
     "Flow": FlowLayer(
         lambda dim: S4.Flow(
