@@ -22,6 +22,7 @@ from torch.distributions import (
 
 from dgm_utils import checks, data
 from tools import definitions
+from tools.notebooks import read_notebook
 
 NOTEBOOK = Path(__file__).resolve().parent.parent / "seminars" / "seminar4" / "seminar4.ipynb"
 s4 = definitions.load(NOTEBOOK)
