@@ -1,6 +1,7 @@
 """Every committed notebook keeps the rules of CONTRIBUTING.md: it is read here, not run."""
 
 import ast
+import builtins
 import re
 import sys
 import warnings
@@ -150,6 +151,54 @@ def test_every_cell_is_placed_on_a_slide(path):
     for number, cell in enumerate(read(path).cells, start=1):
         placed = cell.metadata.get("slideshow", {}).get("slide_type")
         assert placed in SLIDE_TYPES, f"{name(path)}, cell {number} ({cell.id}): slide type {placed}"
+
+
+def shown_in_class(path):
+    """Return the cells before the part At home that are slides."""
+    cells = read(path).cells
+    home = next(k for k, cell in enumerate(cells) if cell.source.startswith("## At home"))
+    kinds = [cell.metadata.slideshow.slide_type for cell in cells]
+    assert set(kinds[home:]) == {"skip"}, f"{name(path)}: what stands under At home is no slide"
+    return [cell for cell, kind in zip(cells[:home], kinds, strict=False) if kind not in ("notes", "skip")]
+
+
+@each_seminar
+def test_it_fits_seventy_minutes_of_class(path):
+    """The plan sums to 70 minutes; about a hundred cells are shown, a dozen predictions at most."""
+    (plan,) = [c.source for c in read(path).cells if re.search(r"\*\*Plan for \d+ minutes\*\*", c.source)]
+    minutes = sum(map(int, re.findall(r"^\| (\d+) \|", plan, re.MULTILINE)))
+    assert int(re.search(r"Plan for (\d+) minutes", plan)[1]) == minutes <= 70
+    shown = shown_in_class(path)
+    assert len(shown) <= 110 and sum("**Predict" in cell.source for cell in shown) <= 12
+    for exercise in filter(None, (re.match(r"### Exercise (\d+)", cell.source) for cell in shown)):
+        assert re.search(rf"exercises? (\d+ and )?{exercise[1]}\b", plan), f"the plan lacks {exercise[0]}"
+
+
+def bound_names(node):
+    """Return the names that a node of a syntax tree binds."""
+    match node:
+        case ast.Name(id=name, ctx=ast.Store()) | ast.arg(arg=name) | ast.ExceptHandler(name=name):
+            return {name}
+        case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+            return {name}
+        case ast.alias(name=name, asname=short):
+            return {short or name.partition(".")[0]}
+    return set()
+
+
+@each_seminar
+def test_class_needs_nothing_from_home(path):
+    """Every name that a cell before At home reads is bound by it or by an earlier cell."""
+    bound = {*dir(builtins), "display"}
+    for cell in read(path).cells:
+        if cell.source.startswith("## At home"):
+            break
+        if cell.cell_type == "code":
+            nodes = list(ast.walk(parsed(cell.source)))
+            bound = bound.union(*map(bound_names, nodes))
+            names = [node for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)]
+            missing = {node.id for node in names} - bound
+            assert not missing, f"{name(path)}, cell {cell.id} reads {missing}, bound later or at home"
 
 
 @each

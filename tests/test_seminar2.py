@@ -1,7 +1,5 @@
 """What seminar 2 defines is right on inputs of our own, and its checks catch planted bugs."""
 
-import ast
-import builtins
 import decimal
 import math
 import re
@@ -508,40 +506,3 @@ def test_em_on_iris_is_fast_then_hardly_moves_then_is_fastest():
     assert share[1] < share[2] < share[5] < share[8] > share[11] > share[15] > share[17]
     assert share[17] < share[2]  # the steps at the end are faster than the second one
     assert 0.12 < (1.2621 - 1.2012) / (1.6783 - 1.2012) < 0.13  # the note: an eighth is left after step 6
-
-
-def test_it_fits_seventy_minutes_of_class():
-    """The plan sums to 70; about a hundred cells are shown, a dozen predictions at most."""
-    minutes = re.findall(r"^\| (\d+) \|", CELLS["6fb26993"].source, re.MULTILINE)
-    assert sum(map(int, minutes)) <= 70
-    shown = [
-        c for c in CELLS.values() if c.metadata.slideshow.slide_type in ("slide", "subslide", "fragment")
-    ]
-    assert len(shown) <= 110 and sum("**Predict" in cell.source for cell in shown) <= 12
-    ids = list(CELLS)
-    assert all(CELLS[i].metadata.slideshow.slide_type == "skip" for i in ids[ids.index("at-home") :])
-
-
-def made_by(node):
-    """Return the names that a node of a syntax tree binds."""
-    match node:
-        case ast.Name(id=name, ctx=ast.Store()) | ast.arg(arg=name) | ast.ExceptHandler(name=name):
-            return {name}
-        case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
-            return {name}
-        case ast.alias(name=name, asname=short):
-            return {short or name.partition(".")[0]}
-    return set()
-
-
-def test_class_needs_nothing_from_home():
-    """Every name that a cell of the class reads is made by it or by an earlier one."""
-    ids, made = list(CELLS), {*dir(builtins), "display"}
-    for identifier in ids[: ids.index("at-home")]:
-        if CELLS[identifier].cell_type == "code":
-            nodes = list(ast.walk(ast.parse(CELLS[identifier].source)))
-            made = made.union(*map(made_by, nodes))
-            read = {
-                node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
-            }
-            assert read <= made, f"cell {identifier} reads {read - made}, made later or at home"

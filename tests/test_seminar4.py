@@ -417,23 +417,6 @@ def printed_by(identifier):
     return "".join(output.text for output in cell(identifier).outputs if output.output_type == "stream")
 
 
-def test_the_plan_fits_seventy_minutes_and_names_every_exercise_of_the_class():
-    cells = read_notebook(NOTEBOOK).cells
-    home = next(k for k, cell in enumerate(cells) if cell.source.startswith("## At home"))
-    plan = cell("4bb0784d").source
-    assert sum(map(int, re.findall(r"^\| (\d+) \|", plan, re.M))) <= 70
-    exercises = [re.search(r"### Exercise (\d)", c.source) for c in cells[:home] if "exercise" in tags(c)]
-    for number in filter(None, exercises):
-        assert f"exercise {number[1]} (" in plan
-    shown = [c for c in cells[:home] if c.metadata.slideshow.slide_type not in ("notes", "skip")]
-    assert len(shown) <= 110 and sum("**Predict" in c.source for c in cells[:home]) <= 12
-    assert {c.metadata.slideshow.slide_type for c in cells[home:]} == {"skip"}
-
-
-def tags(cell):
-    return cell.metadata.get("tags", [])
-
-
 def test_as_many_gaussians_beat_the_flow_as_the_note_says():
     better = re.findall(r"^ +(\d+) .* better than the flow$", printed_by("4d7be350"), re.M)
     words = {"12": "twelve", "8": "eight", "16": "sixteen"}
