@@ -40,6 +40,10 @@ def test_bound_of_the_curved_model_by_quadrature():
         assert figures.curve_bound(np.array(x), mean, log_std) == pytest.approx(bound, abs=1e-6)
 
 
+def test_no_slide_calls_the_gap_unknown_that_another_computes():
+    assert not re.search("never known|unknown gap", DECK.read_text(encoding="utf-8"))
+
+
 def test_both_gaps_are_positive_and_the_best_gaussian_is_not_beaten():
     _, approximation, amortisation = figures.gap_parts()
     assert approximation.min() > -1e-6 and amortisation.min() > -1e-9
@@ -173,8 +177,8 @@ def test_variance_of_the_doubly_stochastic_gradient():
 
 def test_the_gradient_theorems_ask_for_one_neighbourhood_for_all_draws():
     source = DECK.read_text(encoding="utf-8")
-    for title in ("The gradient in θ is easy", "The score-function identity", "The reparametrisation theorem"):
-        slide = source[source.index(f'#slide("{title}"') :].split("#slide(")[1]
+    for title in ("gradient in θ is easy", "score-function identity", "reparametrisation theorem"):
+        slide = source[source.index(f'#slide("The {title}"') :].split("#slide(")[1]
         assert re.search(r"neighbourhood[^.;]*\*that is one for all", slide), title
     phi, step = 0.3, 1e-3
     # z ~ U[φ, φ+1], h(z) = z: for almost every z the density is flat near φ, so that its score is zero.
@@ -407,6 +411,13 @@ def test_share_of_the_prior_in_holes(monkeypatch):
     assert 0 < figures.prior_mass_in_holes(radius=2) < figures.prior_mass_in_holes()
 
 
+def test_deck_and_seminar_have_one_threshold_and_one_set():
+    holes = DECK.read_text(encoding="utf-8").split('#slide("Holes')[1].split("#slide(")[0]
+    assert vae_digits.HOLE == 0.1 and r"prior(z) \/ 10" in holes and "training images" in holes
+    (cell,) = [c.source for c in read_notebook(vae_digits.SEMINAR).cells if "hole = aggregate" in c.source]
+    assert "prior / 10" in cell
+
+
 def test_draws_of_the_prior_are_told_apart_by_a_tenth_of_it():
     class Twin(nn.Module):
         def decode(self, z):
@@ -514,7 +525,7 @@ def test_stored_numbers_of_the_trained_models_fit_together():
         assert (variance > threshold).sum() == int(figures.numbers()["active"]), "the slide says: the same"
     assert high > 100 * low and kl[variance > 0.01].min() > 0.2 > 0.05 > kl[variance <= 0.01].max()
     mean_square, draw_square = arrays["squares"]
-    assert mean_square < draw_square and draw_square == pytest.approx(50, abs=3), "draws have the prior's norm"
+    assert mean_square < draw_square == pytest.approx(50, abs=3), "draws have the norm of the prior's"
     assert arrays["between_squares"].max() < 40, "the whole path is inside the shell of the prior"
     for mean, decoded in zip(arrays["shared_mean"], arrays["shared_decoded"], strict=True):
         assert np.corrcoef(mean.astype(float), decoded.astype(float))[0, 1] > 0.9, (

@@ -4,6 +4,7 @@ import contextlib
 import io
 import math
 import re
+import symtable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -235,9 +236,18 @@ def test_a_kl_paid_twice_collapses_in_the_plane(variances):
     assert right.fun < round_gaussian - 1e-4
 
 
+def printed(identifier):
+    """Return what the cell with this id printed when the notebook was stored."""
+    return next(c.outputs[0].text for c in cells if c.id == identifier)
+
+
+def numbers_of(line):
+    return [float(value) for value in re.findall(r"-?\d+\.\d+", line)]
+
+
 def test_the_table_of_slips_shows_the_collapse():
-    (text,) = [c.outputs[0].text for c in cells if c.source.startswith("SLIPS = {")]
-    rows = {line[0]: [float(v) for v in re.findall(r"-?\d+\.\d+", line)] for line in text.splitlines()[3:]}
+    text = printed("c717f783")
+    rows = {line[0]: numbers_of(line) for line in text.splitlines()[3:]}
     round_gaussian = -math.log(2 * math.pi * math.e * 1.5)
     assert f"{round_gaussian:.3f}" in source_of("54e36ba6"), "the text prints another number"
     reported, likelihood, kl = rows["B"]
@@ -349,6 +359,57 @@ def test_the_loss_starts_at_the_mean_image():
             torch.manual_seed(seed)
             loss = seminar.negative_elbo(namespace["make_vae"]((200, 200), 50))(images)["loss"]
             assert loss == pytest.approx(int(said[1]), abs=2.5)
+
+
+def test_mle_and_map_are_compared_by_estimates_not_by_bounds():
+    _, *lines, last = printed("8b48ac6d").splitlines()
+    bounds, estimates = ([numbers_of(line.replace("inf", ""))[k] for line in lines] for k in (-3, -2))
+    mle, wide, best, narrow = estimates
+    assert best < wide < mle < narrow, "MLE beats so narrow a prior"
+    assert bounds[0] > bounds[3], "the bounds say the opposite, as the text does"
+    gain, error = numbers_of(last)[:2]
+    assert gain == pytest.approx(mle - best, abs=0.11) and 4 * error < gain < (bounds[0] - bounds[2]) / 2
+    said = re.search(r"loses about (\d+) nats.*The ELBOs say (\d+):", source_of("7ffe1a77"))
+    assert gain == pytest.approx(int(said[1]), abs=1.5)
+    assert bounds[0] - bounds[2] == pytest.approx(int(said[2]), abs=1.5)
+    assert "estimate" in source("SMALL = ").split("SMALL = ")[1].splitlines()[0]
+
+
+def test_what_the_decoder_promises_and_what_images_cost_are_told_apart():
+    promised, cost = numbers_of(printed("48b58b4d").splitlines()[1])
+    reconstruction = numbers_of(printed("07fd5e48").splitlines()[1])[0]
+    assert cost == pytest.approx(-reconstruction, abs=0.5), "another draw of the codes"
+    assert promised > cost + 3 and "*less* sure" in source_of("cd6e24d7")
+
+
+def test_no_table_reads_as_if_full_had_been_run():
+    assert "ours in `full`" not in "".join(c.source for c in cells)
+
+
+def test_nothing_in_class_needs_what_stands_at_home():
+    home = next(k for k, c in enumerate(cells) if c.source.startswith("## At home"))
+    parts = [symtable.symtable(c.source, c.id, "exec") for c in cells if c.cell_type == "code"]
+    in_class = sum(c.cell_type == "code" for c in cells[:home])
+    made = [
+        {s.get_name() for s in p.get_symbols() if s.is_assigned() or s.is_imported() or s.is_namespace()}
+        for p in parts
+    ]
+    at_home = set().union(*made[in_class:]) - set().union(*made[:in_class])
+    used = {
+        s.get_name()
+        for p in parts[:in_class]
+        for t in [p, *tables(p)]
+        for s in t.get_symbols()
+        if s.is_referenced() and (t is p or s.is_global())
+    }
+    assert len(at_home) > 20 and not at_home & used
+
+
+def tables(table):
+    """Yield the symbol tables inside one."""
+    for child in table.get_children():
+        yield child
+        yield from tables(child)
 
 
 def test_the_plan_fits_seventy_minutes_and_a_dozen_predictions():

@@ -109,7 +109,7 @@ def fitted_encoder() -> np.ndarray:
 
 @cache
 def gap_parts(n: int = 200) -> np.ndarray:
-    """Return log p of some data, its gap to the best Gaussian's bound, and from there to the encoder's, (3, n)."""
+    """Return log p of n points, the gap to the best Gaussian's bound, and from there to the encoder's."""
     x = curve_data()[:n]
     log_p, best = curve_log_likelihood(x), np.array([best_gaussian(point)[0] for point in x])
     return np.stack([log_p, log_p - best, best - curve_bound(x, *encoder(x, fitted_encoder()))])
@@ -579,7 +579,7 @@ def draw_aggregate(axes: Axes) -> None:
 
 @figure
 def holes() -> Figure:
-    """Draw the aggregate posterior against the prior, and draws of the prior, decoded: elsewhere, in holes."""
+    """Draw the aggregate posterior against the prior, and decoded draws of the prior, five in holes."""
     figure = Figure(figsize=(SLIDE_WIDTH / 72, 255 / 72))
     grid = figure.add_gridspec(2, 6, width_ratios=[3.3, 1, 1, 1, 1, 1])
     left = figure.add_subplot(grid[:, 0])
@@ -600,7 +600,7 @@ def holes() -> Figure:
 
 @figure
 def active_units() -> Figure:
-    """Draw KL and variance of the posterior mean of every unit of the larger VAE, with the convention 0.01."""
+    """Draw KL and variance of the posterior mean of each unit of the larger VAE, and the convention."""
     kl, variance = stored()["units_kl"], stored()["units_variance"]
     order = kl.argsort()[::-1]
     figure, axes = canvas(HALF_WIDTH - 20, 215)
@@ -654,7 +654,9 @@ def numbers() -> dict[str, object]:
             "error": fixed(arrays[f"error_first_{d}"], 1),
         }
     return {
-        **dict(zip(("gap_log_p", "gap_approximation", "gap_amortisation"), fixed(gaps.mean(axis=1), 2), strict=True)),
+        "gap_log_p": fixed(gaps[0].mean(), 2),
+        "gap_approximation": fixed(gaps[1].mean(), 2),
+        "gap_amortisation": fixed(gaps[2].mean(), 2),
         "gap_errors": fixed(gaps[[0, 2]].std(axis=1) / gaps.shape[1] ** 0.5, 2),
         "missing_nats": f"{784 * np.log(2):.0f}",
         "score_variance_10": f"{score_variance(10):.0f}",

@@ -122,7 +122,7 @@ def holes(model: nn.Module, mean: Tensor, std: Tensor) -> dict[str, np.ndarray]:
 @torch.no_grad()
 def arrays_of_plane(model: nn.Module, train_x: Tensor, train_y: Tensor, test: Tensor, labels: Tensor) -> dict:
     """Return what the figures of the two-dimensional model show."""
-    mean, std = model.posterior(test)
+    mean, _ = model.posterior(test)
     points = torch.special.ndtri((torch.arange(12) + 0.5) / 12)  # equal shares of the prior
     z = torch.cartesian_prod(-points, points).flip(1)
     grid = nn.functional.avg_pool2d(model.decode(z).reshape(-1, 1, 28, 28), 2)
