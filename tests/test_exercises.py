@@ -99,6 +99,19 @@ WRONG = {
         ("2 * (std_p / std_q)", "(std_p / std_q)"),
         ("std_p / std_q", "std_q / std_p"),
     ],
+    "elbo": [
+        ("std * torch.randn_like", "std**2 * torch.randn_like"),
+        ("mean + std * torch.randn_like(std)", "mean"),
+        ("std * torch.randn_like(std)", "torch.randn_like(std)"),
+        ("mean + std * torch.randn_like(std)", "(mean + std * torch.randn_like(std)).detach()"),
+        (".sum(dim=1) / 2", ".sum(dim=1)"),
+        (".sum(dim=1) / 2", ".mean(dim=1) / 2"),
+        (".sum(dim=1) / 2", ".sum() / 2"),
+        ("- 2 * std.log()", "- std.log()"),
+        ("model.log_likelihood(x, z), kl", "model.log_likelihood(x, z), -kl"),
+        ("model.log_likelihood(x, z), kl", "model.log_likelihood(x, z) - kl"),
+        ("model.log_likelihood(x, z), kl", "model.log_likelihood(x, z) / x.shape[1], kl"),
+    ],
     # ---- seminar 4
     "best_pair": [
         ("mu[:2] - torch.linalg.solve(block, tie * (z3 - mu[2]))", "mu[:2]"),

@@ -108,11 +108,11 @@ def fitted_encoder() -> np.ndarray:
 
 
 @cache
-def gap_means(n: int = 200) -> tuple[float, float, float]:
-    """Return the means over data of log p, of the best Gaussian's bound and of the encoder's bound."""
+def gap_parts(n: int = 200) -> np.ndarray:
+    """Return log p of n points, the gap to the best Gaussian's bound, and from there to the encoder's."""
     x = curve_data()[:n]
-    best = np.mean([best_gaussian(point)[0] for point in x])
-    return curve_log_likelihood(x).mean(), best, curve_bound(x, *encoder(x, fitted_encoder())).mean()
+    log_p, best = curve_log_likelihood(x), np.array([best_gaussian(point)[0] for point in x])
+    return np.stack([log_p, log_p - best, best - curve_bound(x, *encoder(x, fitted_encoder()))])
 
 
 @figure
@@ -267,7 +267,7 @@ def which_reparametrise() -> Figure:
 def architecture() -> Figure:
     """Draw the VAE: encoder, noise, code, decoder, the two terms of the bound, and the way of gradients."""
     figure, axes = canvas(SLIDE_WIDTH, 232)
-    S3.draw_vae(axes, std=r"\sigma", noise=r"\varepsilon")
+    S3.draw_vae(axes)
     return figure
 
 
@@ -318,6 +318,7 @@ def fixed_noise_log_likelihood(eigenvalues: np.ndarray, d: int, noise: float) ->
 
 
 LATENTS = 50
+ACTIVE = 0.01  # least variance of an active unit's posterior mean, by convention
 
 
 @figure
@@ -578,14 +579,14 @@ def draw_aggregate(axes: Axes) -> None:
 
 @figure
 def holes() -> Figure:
-    """Draw the aggregate posterior of the test set against the prior, and decoded codes from both places."""
+    """Draw the aggregate posterior against the prior, and decoded draws of the prior, five in holes."""
     figure = Figure(figsize=(SLIDE_WIDTH / 72, 255 / 72))
     grid = figure.add_gridspec(2, 6, width_ratios=[3.3, 1, 1, 1, 1, 1])
     left = figure.add_subplot(grid[:, 0])
     draw_aggregate(left)
     for row, name, title, colour, marker in (
-        (0, "dense", "dense: many codes there", GREEN, "s"),
-        (1, "hole", "holes: the prior is there, codes are not", RED, "o"),
+        (0, "dense", "draws of the prior outside holes", GREEN, "s"),
+        (1, "hole", "draws of the prior in holes", RED, "o"),
     ):
         left.plot(*stored()[f"{name}_z"].T, marker, color=colour, markersize=8)
         for column, image in enumerate(pictures(f"{name}_images"), start=1):
@@ -599,33 +600,44 @@ def holes() -> Figure:
 
 @figure
 def active_units() -> Figure:
-    """Draw the KL of every unit of the larger VAE, sorted, active ones coloured."""
-    kl, active = stored()["units_kl"], stored()["units_active"]
+    """Draw KL and variance of the posterior mean of each unit of the larger VAE, and the convention."""
+    kl, variance = stored()["units_kl"], stored()["units_variance"]
     order = kl.argsort()[::-1]
     figure, axes = canvas(HALF_WIDTH - 20, 215)
-    axes.bar(np.arange(1, 51), kl[order].round(5), color=[BLUE if active[unit] else RED for unit in order])
-    axes.set(xlabel="latent unit, sorted", ylabel="KL, nats per image", xlim=(0, 51))
-    axes.text(14, kl.max() * 0.7, f"{active.sum()} active units", color=BLUE)
-    inactive = f"{(~active).sum()} inactive:\n$q(z_j\\,|\\,x)\\approx p(z_j)$"
-    axes.text(50, kl.max() * 0.15, inactive, color=RED, ha="right")
+    units = np.arange(1, len(kl) + 1)
+    axes.plot(units, kl[order].round(5), "o-", color=BLUE, markersize=5)
+    axes.plot(units, variance[order].round(5), "s", color=RED, markersize=5)
+    axes.axhline(0.01, color=INK, linestyle=":", linewidth=1.6)
+    axes.text(51, 0.012, "convention: 0.01", ha="right", va="bottom")
+    axes.text(17, 1.6, "KL, nats", color=BLUE, va="center")
+    axes.text(17, 0.5, "variance of the mean", color=RED, va="center")
+    axes.set(yscale="log", xlabel="latent unit, sorted", xlim=(0, 52), ylim=(5e-5, 5))
+    log_ticks(axes.yaxis, 0.0001, 0.01, 1)
     return figure
 
 
 # --- Numbers -----------------------------------------------------------------------------------------------
 
 
-def prior_mass_in_holes(ratio: float = 0.1) -> float:
-    """Return the share of the prior where the aggregate posterior is below `ratio` times the prior."""
-    log_prior = stats.norm.logpdf(np.linspace(-4, 4, 81))
-    log_prior = log_prior[:, None] + log_prior  # (81, 81)
+def prior_mass_in_holes(ratio: float = 0.1, radius: float = np.inf) -> float:
+    """Return the share of the prior, inside a radius, where q(z) is below `ratio` times the prior."""
+    axis = np.linspace(-4, 4, 81)
+    log_prior = stats.norm.logpdf(axis)[:, None] + stats.norm.logpdf(axis)  # (81, 81)
+    hole = stored()["log_q"].astype(float) < log_prior + np.log(ratio)
     prior = np.exp(log_prior)
-    return prior[stored()["log_q"].astype(float) < log_prior + np.log(ratio)].sum() / prior.sum()
+    return prior[hole & (np.hypot(axis[:, None], axis) < radius)].sum() / prior.sum()
+
+
+def active_range() -> tuple[float, float]:
+    """Return the largest and the smallest variance that leave the number of active units as it is at 0.01."""
+    variance = stored()["units_variance"]
+    return variance[variance <= ACTIVE].max(), variance[variance > ACTIVE].min()
 
 
 def numbers() -> dict[str, object]:
     """Compute every number that the slides print and that is not a published result."""
     arrays = stored()
-    log_p, best, amortised = gap_means()
+    gaps = gap_parts()
     spectrum = mnist_spectrum()
     learned = learned_noise(spectrum, LATENTS)
     at_learned, at_one = (fixed_noise_log_likelihood(spectrum, LATENTS, noise) for noise in (learned, 1.0))
@@ -639,11 +651,13 @@ def numbers() -> dict[str, object]:
             "minus_elbo": fixed(kl - reconstruction, 1),
             "minus_bound": fixed(-arrays[f"bound_first_{d}"], 1),
             "minus_estimate": fixed(-arrays[f"estimate_first_{d}"], 1),
+            "error": fixed(arrays[f"error_first_{d}"], 1),
         }
     return {
-        "gap_log_p": fixed(log_p, 2),
-        "gap_approximation": fixed(log_p - best, 2),
-        "gap_amortisation": fixed(best - amortised, 2),
+        "gap_log_p": fixed(gaps[0].mean(), 2),
+        "gap_approximation": fixed(gaps[1].mean(), 2),
+        "gap_amortisation": fixed(gaps[2].mean(), 2),
+        "gap_errors": fixed(gaps[[0, 2]].std(axis=1) / gaps.shape[1] ** 0.5, 2),
         "missing_nats": f"{784 * np.log(2):.0f}",
         "score_variance_10": f"{score_variance(10):.0f}",
         "centred_variance_10": f"{score_variance(10, baseline=True):.0f}",
@@ -662,7 +676,11 @@ def numbers() -> dict[str, object]:
         "excess_1": fixed(list(excess(1).values()), 3),
         "excess_100": fixed(list(excess(100).values()), 4),
         **models,
-        "active": int(arrays["units_active"].sum()),
+        "active": int((arrays["units_variance"] > ACTIVE).sum()),
+        "active_range": fixed(active_range(), 3),
+        "code_squares": fixed(arrays["squares"], 0),
+        "path_squares": fixed(arrays["between_squares"][[0, 4, 8]], 0),
         "shared_size": [f"{v:.0f}" for v in arrays["shared_size"]],
-        "hole_share": f"{100 * prior_mass_in_holes():.0f}",
+        "hole_share": fixed(100 * prior_mass_in_holes(), 1),
+        "seam_share": fixed(100 * prior_mass_in_holes(radius=2.5), 1),
     }

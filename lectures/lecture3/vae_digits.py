@@ -25,6 +25,7 @@ EPOCHS, BATCH, RATE = {2: 20, 50: 24}, 200, 3e-3  # two latent dimensions, and a
 GRID = torch.linspace(-4, 4, 81)  # of the aggregate posterior, on both axes
 K = 500  # importance samples of the estimate of log p(x), on the first test images
 ESTIMATED = 1000
+HOLE = 0.1  # of the prior: where the aggregate posterior is below that share of it
 ENDS = (3, 9)  # test images between which a figure interpolates
 
 
@@ -54,11 +55,13 @@ def judge(seminar: object, model: nn.Module, test: Tensor) -> dict[str, float]:
     terms = train.evaluate(seminar.negative_elbo(model), test.split(1000))
     first = test[:ESTIMATED]
     chunks = [model.log_weights(first, 50) for _ in range(K // 50)]
+    estimates = metrics.importance_weighted_log_likelihood(iter(chunks))
     return {
         "reconstruction": terms["reconstruction"],
         "kl": terms["kl"],
         "bound_first": torch.cat(chunks).mean().item(),
-        "estimate_first": metrics.importance_weighted_log_likelihood(iter(chunks)).mean().item(),
+        "estimate_first": estimates.mean().item(),
+        "error_first": (estimates.std() / len(first) ** 0.5).item(),  # which images are the first
     }
 
 
@@ -102,30 +105,24 @@ def shared_codes(model: nn.Module, x: Tensor, labels: Tensor) -> dict[str, np.nd
 
 
 def holes(model: nn.Module, mean: Tensor, std: Tensor) -> dict[str, np.ndarray]:
-    """Return log q(z) on a grid, and decoded codes: where it is densest and thinnest against the prior."""
-    z = torch.cartesian_prod(GRID, GRID)
-    log_q = aggregate(z, mean, std)
+    """Return log q(z) on a grid, and decoded draws from the prior: the first five in holes, five elsewhere.
+
+    A hole is where the aggregate posterior of these images is less than a tenth of the prior.
+    """
+    z = torch.randn(1000, 2, generator=torch.Generator().manual_seed(0))
     log_prior = -(z**2).sum(dim=1) / 2 - np.log(2 * np.pi)
-    ratio, outside = log_q - log_prior, z.norm(dim=1) > 2
-    order = {
-        "dense": ratio.masked_fill(outside, -torch.inf).argsort(descending=True),
-        "hole": ratio.masked_fill(outside, torch.inf).argsort(),
-    }
+    empty = aggregate(z, mean, std) < log_prior + np.log(HOLE)
     picked = {}
-    for name, indices in order.items():
-        apart: list[int] = []  # the first five of the order that lie apart
-        for index in indices.tolist():
-            if len(apart) < 5 and all((z[index] - z[other]).norm() > 0.7 for other in apart):
-                apart.append(index)
-        picked[f"{name}_z"] = z[apart].numpy()
-        picked[f"{name}_images"] = as_bytes(model.decode(z[apart]))
+    for name, drawn in (("dense", z[~empty][:5]), ("hole", z[empty][:5])):
+        picked |= {f"{name}_z": drawn.numpy(), f"{name}_images": as_bytes(model.decode(drawn))}
+    log_q = aggregate(torch.cartesian_prod(GRID, GRID), mean, std)
     return {"log_q": log_q.reshape(81, 81).numpy().astype(np.float16), **picked}
 
 
 @torch.no_grad()
 def arrays_of_plane(model: nn.Module, train_x: Tensor, train_y: Tensor, test: Tensor, labels: Tensor) -> dict:
     """Return what the figures of the two-dimensional model show."""
-    mean, std = model.posterior(test)
+    mean, _ = model.posterior(test)
     points = torch.special.ndtri((torch.arange(12) + 0.5) / 12)  # equal shares of the prior
     z = torch.cartesian_prod(-points, points).flip(1)
     grid = nn.functional.avg_pool2d(model.decode(z).reshape(-1, 1, 28, 28), 2)
@@ -134,7 +131,7 @@ def arrays_of_plane(model: nn.Module, train_x: Tensor, train_y: Tensor, test: Te
         "plane_labels": labels[:1500].to(torch.uint8).numpy(),
         "plane_decoded": as_bytes(grid.reshape(12, 12, 14, 14)),
         **shared_codes(model, train_x, train_y),
-        **holes(model, mean, std),
+        **holes(model, *model.posterior(train_x)),  # of the images that the decoder was trained on
     }
 
 
@@ -145,13 +142,16 @@ def arrays_of_many(model: nn.Module, test: Tensor) -> dict[str, np.ndarray]:
     mean, std = model.posterior(test)
     first, second = ENDS
     steps = torch.linspace(0, 1, 9)[:, None]
+    between = (1 - steps) * mean[first] + steps * mean[second]  # (9, 50)
     return {
         "reconstructed": as_bytes(model.decode(mean[:10])),
         "sampled": as_bytes(model.decode(torch.randn(10, model.latent_dim))),
-        "between": as_bytes(model.decode((1 - steps) * mean[first] + steps * mean[second])),
+        "between": as_bytes(model.decode(between)),
+        "between_squares": between.square().sum(dim=1).numpy(),
         "between_ends": test[[first, second]].bool().numpy(),
         "units_kl": kl_divergence(Normal(mean, std), Normal(0.0, 1.0)).mean(dim=0).numpy(),
-        "units_active": metrics.active_units(mean).numpy(),
+        "units_variance": mean.var(dim=0).numpy(),  # of the posterior means over the test images
+        "squares": np.array([mean.square().sum(), (mean**2 + std**2).sum()]) / len(mean),  # of mean, of draw
     }
 
 
