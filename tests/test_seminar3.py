@@ -4,7 +4,6 @@ import contextlib
 import io
 import math
 import re
-import symtable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -384,41 +383,6 @@ def test_what_the_decoder_promises_and_what_images_cost_are_told_apart():
 
 def test_no_table_reads_as_if_full_had_been_run():
     assert "ours in `full`" not in "".join(c.source for c in cells)
-
-
-def test_nothing_in_class_needs_what_stands_at_home():
-    home = next(k for k, c in enumerate(cells) if c.source.startswith("## At home"))
-    parts = [symtable.symtable(c.source, c.id, "exec") for c in cells if c.cell_type == "code"]
-    in_class = sum(c.cell_type == "code" for c in cells[:home])
-    made = [
-        {s.get_name() for s in p.get_symbols() if s.is_assigned() or s.is_imported() or s.is_namespace()}
-        for p in parts
-    ]
-    at_home = set().union(*made[in_class:]) - set().union(*made[:in_class])
-    used = {
-        s.get_name()
-        for p in parts[:in_class]
-        for t in [p, *tables(p)]
-        for s in t.get_symbols()
-        if s.is_referenced() and (t is p or s.is_global())
-    }
-    assert len(at_home) > 20 and not at_home & used
-
-
-def tables(table):
-    """Yield the symbol tables inside one."""
-    for child in table.get_children():
-        yield child
-        yield from tables(child)
-
-
-def test_the_plan_fits_seventy_minutes_and_a_dozen_predictions():
-    minutes = re.findall(r"^\| (\d+) \|", source_of("88c71ba2"), re.M)
-    assert sum(map(int, minutes)) <= 70
-    home = next(k for k, c in enumerate(cells) if c.source.startswith("## At home"))
-    shown = [c for c in cells[:home] if c.metadata.slideshow.slide_type not in ("skip", "notes")]
-    assert len(shown) <= 115 and sum("**Predict" in c.source for c in shown) <= 12
-    assert all(c.metadata.slideshow.slide_type == "skip" for c in cells[home:])
 
 
 def test_nothing_is_made_on_the_host():
