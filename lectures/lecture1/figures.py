@@ -548,7 +548,7 @@ def logistic_bins() -> Figure:
     right.text(257, 0.0375, "254.5: the last\nbin begins", color=MUTED, va="center")
     drawing.hide_left(right)
     label = "pixel value, one component before cutting"
-    right.set(xlabel=label, xlim=(198, 300), ylim=(0, 0.0425), xticks=[200, 225, 255, 280])
+    right.set(xlabel=label, xlim=(198, 300), ylim=(0, 0.0425), xticks=[225, 255, 285])
     return figure
 
 
