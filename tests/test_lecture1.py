@@ -4,6 +4,7 @@ The seminars' definitions that its figures draw are tested in `test_seminar1.py`
 """
 
 import itertools
+import re
 from functools import partial
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import nn
 from lectures.lecture1 import figures
 from tools import definitions
 
+DECK = (figures.FOLDER.parent / "lecture1.typ").read_text(encoding="utf-8")
 CausalConv1d = definitions.load(figures.SEMINARS / "seminar1/seminar1.ipynb", "CausalConv1d").CausalConv1d
 
 
@@ -33,6 +35,13 @@ def test_cross_entropy_is_entropy_plus_kl():
         assert cross_entropy == pytest.approx(entropy + kl, abs=1e-6)
     at_mean_of_data = figures.cross_entropies(np.array([0.65 * -1.2 + 0.35 * 1.8]))[1][0]
     assert entropy < at_mean_of_data < curve.min()
+
+
+def test_the_floor_of_a_density_may_be_negative():
+    assert stats.uniform(0, 0.5).entropy() == pytest.approx(-np.log(2))
+    start = DECK.index('#slide("The entropy is the floor"')
+    slide = DECK[start : DECK.index("#slide(", start + 1)]
+    assert "may be *negative*" in slide and "$U[0, 1\\/2]$ has $-log 2$" in slide
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 30])
@@ -74,6 +83,19 @@ def test_parameter_counts():
     assert figures.made_parameters(11, 7) == sum(weight.numel() for weight in network.parameters())
 
 
+@pytest.mark.parametrize(("m", "hidden"), [(9, 3), (9, 8), (30, 11)])
+def test_too_few_hidden_units_lose_allowed_pairs(m, hidden):
+    degrees = set(torch.linspace(1, m - 1, hidden).round().int().tolist())
+    pairs = [(j, i) for i in range(1, m + 1) for j in range(1, i)]
+    lost = [(j, i) for j, i in pairs if not any(j <= degree < i for degree in degrees)]
+    assert figures.lost_pairs(m, hidden) == (len(degrees), len(pairs), len(lost))
+
+
+def test_500_units_cannot_hold_783_degrees():
+    assert figures.lost_pairs(784, 500) == (500, 784 * 783 // 2, 283)
+    assert all(f"numbers.made_{name}" in DECK for name in ("500_degrees", "500_lost", "allowed_pairs"))
+
+
 @pytest.mark.parametrize("order", [figures.NATURAL_ORDER, figures.OTHER_ORDER])
 def test_degrees_on_the_slide_give_its_masks_and_nothing_allowed_is_lost(order):
     masks, (own, first, second, _), paths = figures.made(order)
@@ -103,6 +125,11 @@ def test_trained_samples_come_with_their_likelihood():
     stored = np.load(figures.FOLDER / "made_samples.npz")
     assert 84 < stored["nats"] < 100, "MADE with 500 units: about 88 to 95 nats, dynamic binarisation"
     assert stored["own_order"].mean() == pytest.approx(stored["test"].mean(), abs=0.04)  # ink
+
+
+def test_no_description_of_samples_promises_more_than_half():
+    assert not re.findall(r"(?:most|many)[^.;]* look like digits", DECK)
+    assert "about half of them can be read as digits" in DECK
 
 
 # ---- WaveNet and PixelCNN ----------------------------------------------------------------------------------
@@ -140,3 +167,33 @@ def test_two_stacks_see_all_that_precedes_and_nothing_else():
     assert (seen == (after < 0)).all()
     seen, after = figures.seen_by(figures.one_stack)
     assert not seen[after >= 0].any()
+
+
+def test_the_weights_of_a_wavenet_layer_are_those_of_that_layer():
+    start = DECK.index('#slide("A WaveNet layer')
+    slide = DECK[start : DECK.index("#slide(", start + 1)]
+    weights = re.findall(r"\b[WV]_[fgrs](\^ell)?", slide)
+    assert len(weights) == 6 and all(weights), "a weight without the index of its layer"
+
+
+# ---- PixelCNN++ and attention ------------------------------------------------------------------------------
+
+
+def test_both_panels_of_the_logistic_head_count_pixel_values():
+    left, right = figures.logistic_bins().axes
+    top = left.patches[255].get_height()
+    (dashed,) = (line for line in right.lines if line.get_linestyle() == "--")
+    assert set(dashed.get_xdata()) == {254.5}
+    assert right.get_xlim()[0] > 100 and "pixel value" in right.get_xlabel()
+    # What is shaded beyond the edge is what the last bar holds, but for the other component's tail.
+    x, density = right.lines[0].get_data()
+    beyond = np.trapezoid(np.where(x >= 254.5, density, 0), x)
+    assert 0.45 * beyond == pytest.approx(top, rel=0.05)
+
+
+@pytest.mark.parametrize("stride", [1, 4, 7])
+def test_two_sparse_layers_reach_what_a_dense_one_does(stride):
+    dense, sparse = figures.attention_masks(40, stride)
+    assert (dense == np.tri(40, dtype=bool)).all() and not (sparse & ~dense).any()
+    assert ((sparse.astype(int) @ sparse.astype(int) > 0) == dense).all()
+    assert sparse.sum(axis=1).max() <= stride + 40 // stride

@@ -4,7 +4,10 @@ What its models share with all others, and its exercises, are tested in `test_mo
 `test_exercises.py`.
 """
 
+import ast
 import math
+import re
+from collections import Counter
 from itertools import chain, combinations, product
 
 import numpy as np
@@ -14,9 +17,14 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from tools import definitions
-from tools.notebooks import ROOT
+from tools.notebooks import ROOT, read_notebook
 
-S = definitions.load(ROOT / "seminars/seminar1/seminar1.ipynb")
+NOTEBOOK = ROOT / "seminars/seminar1/seminar1.ipynb"
+S = definitions.load(NOTEBOOK)
+# Names that a cell uses up itself: of loops, of clocks, of a figure.
+PASSING = {"_", "i", "j", "p", "name", "title", "shown", "scan", "matrix", "started", "loss", "error"}
+PASSING |= {"figure", "axes", "ax", "panels"}
+CELLS = {cell.id: cell for cell in read_notebook(NOTEBOOK).cells}
 ORDER = torch.tensor([2, 0, 3, 1])
 
 
@@ -75,8 +83,33 @@ def test_another_order_is_another_made_with_the_same_weights():
     x = torch.bernoulli(torch.full((8, 4), 0.5))
     before = model(x)
     assert not torch.allclose(before, same(x))
-    assert torch.equal(model.set_order(ORDER)(x), same(x)) and torch.equal(model.order, same.order)
-    assert torch.equal(model.set_order(torch.arange(4))(x), before)
+    assert model.set_order(ORDER) is None, "what changes its object returns nothing"
+    assert torch.equal(model(x), same(x)) and torch.equal(model.order, same.order)
+    model.set_order(torch.arange(4))
+    assert torch.equal(model(x), before)
+
+
+def test_probabilities_are_averaged_over_the_orders_and_not_their_logarithms():
+    model, orders = S.OrderAgnosticMADE(4, [16]), [torch.arange(4), ORDER]
+    states = torch.tensor(list(product([0.0, 1.0], repeat=4)))
+    by_hand = 0
+    for order in orders:
+        same = S.MADE(4, [16], order)
+        with torch.no_grad():
+            for one, other in zip(same.parameters(), model.parameters(), strict=True):
+                one.copy_(other)
+        by_hand = by_hand + same.log_prob(states).exp() / 2
+    mixture = S.averaged_probabilities(model, orders, states).exp()
+    assert torch.allclose(mixture, by_hand) and mixture.sum().item() == pytest.approx(1, abs=1e-6)
+    assert abs(S.averaged_logits(model, orders, states).exp().sum().item() - 1) > 1e-4
+
+
+def test_a_pixel_is_at_an_edge_if_one_of_its_eight_neighbours_differs():
+    x = torch.rand(3, 28, 28) < 0.03
+    edge = S.at_an_edge(x.flatten(1)).view(3, 28, 28)
+    for n, i, j in product(range(3), range(28), range(28)):
+        around = x[n, max(i - 1, 0) : i + 2, max(j - 1, 0) : j + 2]
+        assert edge[n, i, j] == (around != x[n, i, j]).any()
 
 
 # ---- WaveNet -----------------------------------------------------------------------------------------------
@@ -97,6 +130,15 @@ def test_cached_samples_are_the_naive_ones(dilations):
     wavenet, u = S.WaveNet(5, 8, dilations).double(), torch.rand(6, 20, dtype=torch.float64)
     naive = S.sample_naive(wavenet, u)
     assert torch.equal(naive, S.sample_cached(wavenet, u)) and len(naive.unique()) == 5
+
+
+def test_the_naive_sampler_computes_a_square_of_columns_and_the_cached_one_a_line():
+    wavenet, columns = S.WaveNet(5, 8, (1, 2)), []
+    wavenet.head.register_forward_hook(lambda module, inputs, output: columns.append(output.shape[2]))
+    for sampler, expected in {S.sample_naive: 20 * 21 // 2, S.sample_cached: 20}.items():
+        columns.clear()
+        sampler(wavenet, torch.rand(2, 20))
+        assert sum(columns) == expected
 
 
 @pytest.mark.parametrize("dilations", [(1, 2, 4, 8), (1, 1, 1), (3,)])
@@ -162,3 +204,91 @@ def test_waveform_looks_back_one_period_and_one_sample():
             assert change.item() == pytest.approx(alone.item())
     assert wave.sample(3).min() >= 1
     assert wave.log_prob(torch.full((1, 200), 255)).item() == -math.inf
+
+
+# ---- what the notebook says --------------------------------------------------------------------------------
+
+
+def smoothed_gap(true_p, n, alpha):
+    """Return by how much the test loss of a smoothed histogram exceeds the entropy, averaged exactly."""
+    counts = np.arange(n + 1)
+    each = [
+        p * (stats.binom.pmf(counts, n, p) @ np.log((counts + alpha) / (n + alpha * len(true_p))))
+        for p in true_p
+    ]
+    return -sum(each) - stats.entropy(true_p)
+
+
+def histogram_truth():
+    source = CELLS["46503529"].source
+    namespace = {"torch": torch}
+    exec(source[: source.index("draws =")], namespace)
+    true_p = namespace["true_p"].double().numpy()
+    return true_p / true_p.sum()  # to the last digit
+
+
+def test_the_smoothed_histogram_has_the_test_loss_that_the_notebook_names():
+    true_p, first_order = histogram_truth(), 19 / (2 * 5000)
+    said, explained = CELLS["578ab410"].source, CELLS["gap-explained"].source
+    assert "infinite" in said and "n_v+\\alpha" in said and "smoothed" in said
+    assert f"{smoothed_gap(true_p, 5000, 1e-3):.5f}" == "0.00218" and "0.00218" in explained
+    assert f"{first_order:.5f}" == "0.00190" and "0.00190" in explained
+    assert 1 - np.prod(1 - (1 - true_p) ** 5000) == pytest.approx(0.9, abs=0.01)  # a value is missing
+    assert (5000 * true_p[-2:]).round(1).tolist() == [2.3, 0.1]
+    for alpha in (1e-3, 0.5, 1):  # where all values are drawn often, the first order holds for every alpha
+        assert smoothed_gap(true_p, 1_000_000, alpha) == pytest.approx(19 / 2e6, rel=0.003)
+
+
+def test_the_plan_fills_seventy_minutes():
+    plan = CELLS["97d649cb"].source
+    minutes = [int(line.split("|")[1]) for line in plan.splitlines() if re.match(r"\| \d", line)]
+    assert "**Plan for 70 minutes**" in plan and sum(minutes) == 70
+    exercises = [cell.source for cell in in_class() if "### Exercise" in cell.source]
+    for source in exercises:
+        number = re.search(r"### Exercise (\d)", source)[1]
+        assert re.search(rf"exercise {number} \(\d minutes\)", plan), f"exercise {number} has no minutes"
+
+
+def in_class():
+    cells = list(CELLS.values())
+    return cells[: list(CELLS).index("at-home")]
+
+
+def test_what_is_for_home_is_on_no_slide_and_class_has_few_questions():
+    home = list(CELLS.values())[len(in_class()) :]
+    assert {cell.metadata["slideshow"]["slide_type"] for cell in home} == {"skip"}
+    assert sum(cell.source.count("**Predict") for cell in in_class()) <= 12
+    slides = ("slide", "subslide", "fragment")
+    shown = [cell for cell in in_class() if cell.metadata["slideshow"]["slide_type"] in slides]
+    assert len(shown) <= 118
+
+
+def test_every_size_has_a_value_for_each_profile():
+    (table,) = (
+        node.value
+        for node in ast.parse(CELLS["2730d1b0"].source).body
+        if isinstance(node, ast.Assign) and node.targets[0].id == "SETTINGS"
+    )
+    assert {len(values) for values in ast.literal_eval(table).values()} == {3}
+
+
+def given(source):
+    """Return the names that a cell gives at its top level, in loops as well."""
+    tree = ast.parse(source)
+    scopes = (ast.FunctionDef, ast.ClassDef, ast.GeneratorExp, ast.ListComp, ast.DictComp, ast.SetComp)
+    inner = {id(node) for scope in ast.walk(tree) if isinstance(scope, scopes) for node in ast.walk(scope)}
+    names = (node for node in ast.walk(tree) if isinstance(node, ast.Name) and id(node) not in inner)
+    return {node.id for node in names if isinstance(node.ctx, ast.Store)}
+
+
+def test_a_name_means_one_thing_in_the_notebook():
+    code = (cell.source for cell in CELLS.values() if cell.cell_type == "code")
+    times = Counter(name for source in code for name in given(source))
+    again = {name for name, number in times.items() if number > 1}
+    assert again <= PASSING, f"given anew in another cell: {sorted(again - PASSING)}"
+
+
+def test_no_description_of_samples_promises_more_than_half():
+    described = [cell.source for cell in CELLS.values() if "amples" in cell.source]
+    assert not re.findall(r"most (?:of them )?look like digits", " ".join(described))
+    assert "about half of them can be read as digits" in CELLS["b4e6dbc8"].source

@@ -77,7 +77,7 @@ def kl_is_the_gap() -> Figure:
     """Draw normals against a bimodal density: negative log-likelihood = entropy + KL."""
     x, means = np.linspace(-5, 5, 400), np.linspace(-3, 3, 121)
     entropy, curve = cross_entropies(means)
-    figure, (left, right) = canvas(drawing.SLIDE_WIDTH, 215, columns=2)
+    figure, (left, right) = canvas(drawing.SLIDE_WIDTH, 175, columns=2)
     left.fill_between(x, bimodal(x), color=PALE)
     left.annotate(r"data $\pi(x)$", (-1.25, 0.36), (-4.9, 0.40), color=INK, va="center")
     right.plot(means, curve, color=BLUE)
@@ -301,6 +301,14 @@ def draw_matrix(
     axes.spines[:].set_visible(False)
     for (row, column), value in np.ndenumerate(matrix if numbers else np.empty((0, 0))):
         axes.text(column, row, value, ha="center", va="center", color="white" if value else MUTED)
+
+
+def lost_pairs(m: int, hidden: int) -> tuple[int, int, int]:
+    """Count, without direct connections: different hidden degrees, allowed pairs, those without a path."""
+    into_hidden, into_output, allowed = S1.made_masks(torch.arange(m), (hidden,))
+    paths = into_output.float() @ into_hidden.float()  # (m, m)
+    degrees = len(into_hidden.sum(dim=1).unique())
+    return degrees, int(allowed.sum()), int((allowed & (paths == 0)).sum())
 
 
 @figure
@@ -531,14 +539,40 @@ def logistic_bins() -> Figure:
     text = {"color": BROWN, "ha": "right", "va": "center", "arrowprops": arrow}
     left.annotate("value 255 takes\nthe whole right tail", (254, 0.92 * top), (222, 0.8 * top), **text)
     left.set(xlabel="pixel value", ylabel="probability", xticks=[0, 64, 128, 192, 255], xlim=(-4, 259))
-    x, edge, last = np.linspace(0.55, 1.35, 400), 1 - 1 / 255, stats.logistic(means[1], scales[1])
+    loc, scale = (1 + means[1]) * 127.5, scales[1] * 127.5  # from [-1, 1] to pixel values
+    x, edge, last = np.linspace(198, 300, 400), 254.5, stats.logistic(loc, scale)
     right.plot(x, last.pdf(x), color=INK, linewidth=1.8)
     for part, colour, alpha in ((x[x <= edge], BLUE, 0.35), (x[x >= edge], ORANGE, 0.8)):
         right.fill_between(part, last.pdf(part), color=colour, alpha=alpha)
-    right.axvline(1, color=MUTED, linewidth=1.2, linestyle="--")
-    right.text(1.02, 4.75, "1 is white", color=MUTED)
+    right.axvline(edge, color=MUTED, linewidth=1.2, linestyle="--")
+    right.text(257, 0.0375, "254.5: the last\nbin begins", color=MUTED, va="center")
     drawing.hide_left(right)
-    right.set(xlabel="one component, before cutting", xlim=(0.55, 1.35), ylim=(0, 5.4))
+    label = "pixel value, one component before cutting"
+    right.set(xlabel=label, xlim=(198, 300), ylim=(0, 0.0425), xticks=[225, 255, 285])
+    return figure
+
+
+# --- Attention ------------------------------------------------------------------------------------------
+
+
+def attention_masks(m: int, stride: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return which inputs (columns) each output (row) attends to, (m, m) both: all before it, and fewer.
+
+    The sparse pattern joins the two of Child and others (2019): the last `stride` positions, and each
+    `stride`-th before. An output may attend to its own place, since inputs are shifted by one.
+    """
+    back = np.arange(m)[:, None] - np.arange(m)  # (m, m): how far back the input lies
+    return back >= 0, (back >= 0) & ((back < stride) | (back % stride == 0))
+
+
+@figure
+def causal_attention() -> Figure:
+    """Draw dense and sparse causal attention for sixteen positions."""
+    figure, axes = canvas(drawing.HALF_WIDTH, 170, columns=2)
+    for panel, mask, title in zip(axes, attention_masks(16, 4), ("dense", "sparse"), strict=True):
+        draw_matrix(panel, mask.astype(int))
+        panel.set(title=title, xlabel="input $s$")
+    axes[0].set_ylabel("output $t$")
     return figure
 
 
@@ -560,6 +594,7 @@ def numbers() -> dict[str, object]:
     cost, field = baselines(), receptive_field(2, 10, blocks=3)
     bias = {"formula": round(-1 / 6, 3), "simulated": round(uniform_maxima(5).mean() - 1, 3)}
     seen, after = seen_by(one_stack)
+    degrees, allowed, lost = lost_pairs(784, 500)
     return {
         "eight_bit_independent": round(cost["eight_bit_independent"], 2),
         "eight_bit_zlib": round(cost["eight_bit_zlib"], 3),
@@ -571,6 +606,10 @@ def numbers() -> dict[str, object]:
         "table_bits_784_digits": len(str(table_parameters(784))),
         "fvsbn_784": fvsbn_parameters(784),
         "made_784_500": made_parameters(784, 500),
+        "made_500_degrees": degrees,
+        "made_500_lost": lost,
+        "made_allowed_pairs": allowed,
+        "attention_dense_millions": round(attention_masks(3072, 55)[0].sum() / 1e6, 1),
         "made_784_8000": made_parameters(784, 8000),
         "receptive_field_10": receptive_field(2, 10),
         "receptive_field_3x10": field,
