@@ -6,48 +6,69 @@
 ACCEPTED = {
     "q1b": [
         """
-def path_counts(degrees, m):
-    counts = torch.zeros(m, m, dtype=torch.int64)
-    often = torch.bincount(degrees, minlength=m + 1)
-    for degree in range(1, m):
-        counts[degree:, :degree] += often[degree]
-    return counts
+def path_counts(first, last, m, context):
+    marks = torch.zeros((m + 2) ** 2, dtype=torch.int64)  # each unit adds 1 to a rectangle of pairs (i, j)
+    one = torch.ones_like(first)
+    low, high = last + 1, (first + context).clamp(max=m) + 1
+    use = low < high
+    for row, column, sign in ((low, first, 1), (low, last + 1, -1), (high, first, -1), (high, last + 1, 1)):
+        marks.index_add_(0, (row * (m + 2) + column)[use], sign * one[use])
+    return marks.reshape(m + 2, m + 2).cumsum(0).cumsum(1)[1:-1, 1:-1].contiguous()
 """,
         """
-def path_counts(degrees, m):
-    place = torch.arange(1, m + 1)
-    values, often = degrees.unique(return_counts=True)
-    into, out = (values[:, None] >= place).long(), (place[:, None] > values).long()
-    return (out * often) @ into
+def path_counts(first, last, m, context):
+    often = np.zeros((m + 1, m + 1), dtype=np.int64)
+    np.add.at(often, (first.numpy(), last.numpy()), 1)
+    often = torch.from_numpy(often)
+    counts = torch.zeros(m, m, dtype=torch.int64)
+    for i in range(2, m + 1):  # units that feed output i begin at i - s at the earliest and end before i
+        start = max(1, i - context)
+        table = often[start:i, start:i]  # (f, a)
+        counts[i - 1, start - 1 : i - 1] = table.cumsum(0).flip(1).cumsum(1).flip(1).diagonal()
+    return counts
 """,
     ],
     "q1c": [
         """
 def deep_path_counts(degrees, m):
-    counts = np.array([[int(i > a) for a in degrees[-1].tolist()] for i in range(1, m + 1)], dtype=object)
-    below = [list(range(1, m + 1)), *[layer.tolist() for layer in degrees]]
-    for k in reversed(range(len(degrees))):
-        mask = np.array([[int(a >= b) for b in below[k]] for a in below[k + 1]], dtype=object)
-        counts = counts.dot(mask)
-    return torch.tensor(counts.tolist(), dtype=torch.int64)
+    rows = np.eye(m, dtype=object)
+    below = np.arange(1, m + 1)
+    for layer in [*degrees, None]:
+        above = np.arange(1, m + 1) - 1 if layer is None else layer.numpy()  # outputs see degrees up to i - 1
+        here = (above[:, None] >= below).astype(object).dot(rows)
+        rows, below = np.concatenate([rows, here]), np.concatenate([below, above])
+    return torch.tensor(rows[-m:].tolist(), dtype=torch.int64)
+""",
+        """
+def deep_path_counts(degrees, m):
+    # ways[a, j]: paths from input j to anything of degree a, found so far
+    ways = torch.cat([torch.zeros(1, m, dtype=torch.int64), torch.eye(m, dtype=torch.int64)])
+    for layer in degrees:
+        ways = ways + layer.bincount(minlength=m + 1)[:, None] * ways.cumsum(0)
+    return ways.cumsum(0)[:-1]
 """,
     ],
     "q2b": [
         """
-def head_sizes(width, height, channels, values, components):
-    shared = components + 2 * components * channels + sum(range(channels)) * components
-    return tuple(width * height * n for n in (channels * values, 3 * channels * components, shared))
+def head_sizes(width, height, channels, values, components, rank):
+    # A triangular F has them all: R, R - 1, ... in its columns, until the covariance is full.
+    covariance = channels
+    for column in range(rank):
+        covariance = min(covariance + channels - column, channels * (channels + 1) // 2)
+    factor = components - 1 + components * channels + components * covariance
+    a_pixel = channels * (values - 1), channels * (3 * components - 1), factor
+    return tuple(width * height * n for n in a_pixel)
 
 
-def crossover(channels, values):
+def crossover(channels, values, rank):
     answer = []
     for head in (1, 2):
         below, above = 0, 1
-        while head_sizes(1, 1, channels, values, above)[head] <= channels * values:
+        while head_sizes(1, 1, channels, values, above, rank)[head] <= channels * (values - 1):
             above *= 2
         while above - below > 1:
             middle = (above + below) // 2
-            if head_sizes(1, 1, channels, values, middle)[head] > channels * values:
+            if head_sizes(1, 1, channels, values, middle, rank)[head] > channels * (values - 1):
                 above = middle
             else:
                 below = middle

@@ -1,7 +1,7 @@
 """Hidden checks of homework 2, and the instructor's notes: what is judged, by which bound, why that bound.
 
-Written answers (q1a, q2a, q3a, q4a, q5a; 7 points) are marked by hand: the rubric stands at the end of each
-answer in the solution notebook, and the grader reports them as `manual`, with no points yet. Functions (8
+Written answers (q1a, q2a, q3a, q4a, q5a; 7.5 points) are marked by hand: the rubric stands at the end of each
+answer in the solution notebook, and the grader reports them as `manual`, with no points yet. Functions (7.5
 points) are tried on inputs that their visible checks do not use. References are computed here, by another
 way than the solution's: by sorting, by trying, by construction, by quadrature, with 60 digits.
 
@@ -10,7 +10,7 @@ q      points  bound
 =====  ======  ===========================================================================================
 q1b    1       exact; a million units within the memory of the sandbox
 q1c    1       exact, counts beyond 2**53
-q2b    1       exact
+q2b    0.5     exact
 q3b    1       1e-4 relative or 1e-8 absolute; ValueError where a covariance is not positive definite
 q4b    1       expectation by quadrature: 1e-7 of the size of the terms
 q4c    1       1e-8 relative
@@ -25,11 +25,11 @@ answer is never refused by bad luck, and a wrong one has none to hope for. Figur
 **NaN** fails: `take` refuses it, and where inf is allowed the comparison is written so that NaN does not
 pass.
 
-**q1b.** The masks of a million units and 500 inputs have 5e8 entries each, 2 GB as float32. A process may
-use 2.5 GB, so the product of two such masks fails (tried in the sandbox: RuntimeError, out of memory). The
-solution needs 8 MB, and so does a product over the degrees that occur.
+**q1b.** The masks of a million units and 1500 inputs have 1.5e9 entries each, 6 GB as float32; a process may
+use 2.5 GB. Taken in pieces, or over the units that differ (about 670,000), their product needs 3e12
+multiplications. The solution needs 18 MB a table. The reference adds a rectangle of pairs for every unit.
 
-**q1c.** The last case has 13 layers with 25 equal units each and more than 25**13 = 1.5e18 paths, which is
+**q1c.** The last case has 13 layers with 24 equal units each and more than 25**13 = 1.5e18 paths, which is
 above 2**53 and below 2**62. float64 fails there, float32 in most cases.
 
 **q3b.** Covariances are A diag(e) A', where e holds powers of 4 and A small integers (a Hadamard matrix,
@@ -56,7 +56,6 @@ computes the definition and switches to KL closer than delta passes for delta fr
 cases stay away from the alpha at which their integral begins to diverge.
 """
 
-import itertools
 import json
 from contextlib import contextmanager
 from decimal import MAX_EMAX, MIN_EMIN, Decimal, localcontext
@@ -87,29 +86,56 @@ def compare_counts(outputs, expected):
         raise Wrong(f"{wrong.sum()} of {wrong.size} numbers of paths are wrong")
 
 
+def units(rng, n, m):
+    """Draw first and last inputs of n hidden units."""
+    return np.sort(rng.integers(1, m + 1, size=(2, n)), axis=0)
+
+
 def wide_cases(rng):
-    """Few and many units, one input, degrees at both ends, degrees that do not occur, a million units."""
+    """Few and many units, short and full contexts, one first input for all, a million units."""
     cases = []
-    for m, n, low, high in (
-        (1, 5, 0, 1),
-        (7, 30, 0, 7),
-        (12, 200, 1, 11),
-        (20, 50, 5, 9),
-        (200, 40, 0, 200),
-        (500, 1_000_000, 0, 500),
+    for m, n, context in (
+        (2, 4, 1),
+        (7, 30, 1),
+        (12, 200, 4),
+        (20, 50, 19),
+        (200, 40, 60),
+        (1500, 1_000_000, 400),
     ):
-        degrees = rng.integers(low, high + 1, size=n)
-        inputs = {"degrees": degrees, "m": np.asarray(m)}
-        about = f"{m} inputs, {n:,} units of degree {low} to {high}"
-        cases.append(Case(call("path_counts", "degrees", "m", tensors=True), inputs, about))
-    return cases
+        cases.append((*units(rng, n, m), m, context, f"{n:,} units, context {context}"))
+    _, last = units(rng, 60, 9)
+    cases.append((np.ones_like(last), last, 9, 8, "every unit hears the first input"))
+    cases.append((last, last, 9, 3, "every unit hears one input"))
+    driver = call("path_counts", "first", "last", "m", "context", tensors=True)
+    return [
+        Case(
+            driver,
+            {"first": first, "last": last, "m": np.asarray(m), "context": np.asarray(context)},
+            f"{m} inputs, {about}",
+        )
+        for first, last, m, context, about in cases
+    ]
+
+
+def wide_counts(first, last, m, context):
+    """Return the numbers of paths: each unit adds one to a rectangle, by marks at its corners."""
+    marks = np.zeros((m + 1, m + 1), dtype=np.int64)  # outputs and inputs from 0, and one beyond
+    top, bottom = last, np.maximum(np.minimum(first + context, m), last)  # outputs top + 1, ..., bottom
+    for row, column, sign in (
+        (top, first - 1, 1),
+        (top, last, -1),
+        (bottom, first - 1, -1),
+        (bottom, last, 1),
+    ):
+        np.add.at(marks, (row, column), sign)
+    return marks.cumsum(0).cumsum(1)[:m, :m]
 
 
 def wide_verify(case, outputs):
-    """Count, for every pair, the degrees from j to i - 1, by searching the sorted degrees."""
-    m, degrees = int(case.inputs["m"]), np.sort(case.inputs["degrees"])
-    lower = np.searchsorted(degrees, np.arange(1, m + 1))  # number of degrees below 1, ..., m
-    compare_counts(outputs, np.where(np.tri(m, k=-1), lower[:, None] - lower[None, :], 0))
+    """Add up the rectangles of all units."""
+    given = case.inputs
+    expected = wide_counts(given["first"], given["last"], int(given["m"]), int(given["context"]))
+    compare_counts(outputs, expected)
 
 
 # ---- q1c ---------------------------------------------------------------------------------------------------
@@ -134,7 +160,7 @@ def deep_cases(rng):
     ):
         layers = [rng.integers(0, m + 1, size=size) for size in sizes]
         cases.append((m, layers, f"{m} inputs, hidden layers of {list(sizes)} units"))
-    rising = [rng.permutation(np.repeat([0, 2, 3, 4], [3, 25, 1, 2])) for _ in range(13)]
+    rising = [rng.permutation(np.repeat([0, 2, 3, 4], [3, 24, 2, 2])) for _ in range(13)]
     cases.append((6, rising, "13 layers, more than 2**53 paths"))
     return [
         Case(
@@ -155,13 +181,14 @@ def deep_verify(case, outputs):
     m = int(case.inputs["m"])
     expected = np.zeros((m, m), dtype=np.int64)
     for j in range(1, m + 1):
-        ways = {j: 1}  # number of ways to units of each degree of the present layer
+        ways = {j: 1}  # number of ways to units of each degree, of all layers so far
         for k in range(int(case.inputs["layers"])):
             degrees, number = np.unique(case.inputs[f"layer{k}"], return_counts=True)
-            ways = {
+            here = {
                 int(a): int(count) * sum(w for b, w in ways.items() if b <= a)
                 for a, count in zip(degrees, number, strict=True)
             }
+            ways = {a: ways.get(a, 0) + here.get(a, 0) for a in ways | here}
         for i in range(1, m + 1):
             expected[i - 1, j - 1] = sum(w for a, w in ways.items() if a < i)
     compare_counts(outputs, expected)
@@ -172,8 +199,9 @@ def deep_verify(case, outputs):
 HEADS = """
 import builtins, json
 import numpy
-_sizes = head_sizes(*inputs["image"].tolist())
-_places = crossover(*inputs["image"].tolist()[2:4])
+_image = inputs["image"].tolist()
+_sizes = head_sizes(*_image)
+_places = crossover(_image[2], _image[3], _image[5])
 for _name, _numbers in ("sizes", _sizes), ("places", _places):
     _text = json.dumps([builtins.int(_n) if builtins.type(_n) is builtins.int else None for _n in _numbers])
     outputs[_name] = numpy.frombuffer(_text.encode(), dtype="uint8")
@@ -181,21 +209,34 @@ for _name, _numbers in ("sizes", _sizes), ("places", _places):
 
 
 def heads_cases(rng):
-    """Small images, one and many channels, numbers of values that divide without rest, very large images."""
+    """Small images, one and many channels, low and full ranks, divisions without rest, large images."""
+    many = int(rng.integers(4, 9))
     images = [
-        (1, 1, 1, 3, 1),
-        (4, 6, 1, 256, int(rng.integers(2, 50))),
-        (32, 32, 3, 256, int(rng.integers(2, 50))),
-        (7, 5, 2, 12, int(rng.integers(2, 50))),  # 2 * 12 = 4 * 6: equal at 4 components
-        (7, 5, 3, 10 * int(rng.integers(1, 30)), 9),  # divides by 10
-        (2, 3, int(rng.integers(4, 9)), int(rng.integers(20, 5000)), int(rng.integers(1, 300))),
-        (3, 2, 2, 3 * int(rng.integers(2, 300)), 17),  # divides by 3
-        (300_007, 400_009, int(rng.integers(9, 14)), 65_535, int(rng.integers(300, 3000))),
+        (1, 1, 1, 3, 1, 1),
+        (4, 6, 1, 256, int(rng.integers(2, 50)), 1),
+        (32, 32, 3, 256, int(rng.integers(2, 50)), int(rng.integers(1, 4))),
+        (7, 5, 2, 4, int(rng.integers(2, 50)), 1),  # 2 * 3 + 1 = 7, and 6 for a component
+        (7, 5, 3, 10 * int(rng.integers(1, 30)) + 4, 9, 1),  # 3 * (V - 1) + 1 divides by 10
+        (2, 3, many, int(rng.integers(20, 5000)), int(rng.integers(1, 300)), int(rng.integers(2, many + 1))),
+        (2, 3, 9, int(rng.integers(20, 5000)), int(rng.integers(2, 300)), int(rng.integers(2, 5))),
+        (3, 2, 2, 3 * int(rng.integers(2, 300)), 17, 2),  # divides by 3
+        (300_007, 400_009, int(rng.integers(9, 14)), 65_535, int(rng.integers(300, 3000)), 3),
     ]
-    return [
-        Case(HEADS, {"image": np.array(image)}, f"width, height, channels, values, components = {image}")
-        for image in images
-    ]
+    about = "width, height, channels, values, components, rank ="
+    return [Case(HEADS, {"image": np.array(image)}, f"{about} {image}") for image in images]
+
+
+def covariance_dimension(channels, rank):
+    """Return the dimension of diag(s^2) + F F', as the rank of its Jacobian at a random place."""
+    rng, moves = np.random.default_rng(0), []
+    factor, scale = rng.normal(size=(channels, rank)), rng.uniform(0.5, 2, size=channels)
+    for a in range(channels):
+        moves.append(np.diag(2 * scale**2 * (np.arange(channels) == a)))
+        for b in range(rank):
+            move = np.zeros((channels, channels))
+            move[a] = factor[:, b]
+            moves.append(move + move.T)
+    return int(np.linalg.matrix_rank(np.reshape(moves, (len(moves), -1))))
 
 
 def numbers_of(outputs, name, count):
@@ -210,15 +251,15 @@ def numbers_of(outputs, name, count):
 
 
 def heads_verify(case, outputs):
-    """List what every head outputs, subpixel by subpixel; find the crossing by trying."""
-    width, height, channels, values, components = map(int, case.inputs["image"])
-    pairs = len(list(itertools.combinations(range(channels), 2)))
+    """Add up what every head is free to choose; find the crossing by trying."""
+    width, height, channels, values, components, rank = map(int, case.inputs["image"])
+    free = channels + covariance_dimension(channels, rank)
 
     def heads(pixels, c):
-        shared = c + sum(2 * c for _ in range(channels)) + pairs * c
-        return pixels * channels * values, pixels * channels * (c + c + c), pixels * shared
+        factor = (c - 1) + sum(free for _ in range(c)) if c < 10_000 else c * (free + 1) - 1
+        return pixels * channels * (values - 1), pixels * channels * ((c - 1) + c + c), pixels * factor
 
-    names = ("the categorical head", "the logistic mixture head", "the shared mixture head")
+    names = ("the categorical head", "the logistic mixture head", "the factor head")
     sizes = numbers_of(outputs, "sizes", 3)
     for name, size, expected in zip(names, sizes, heads(width * height, components), strict=True):
         if size != expected:
@@ -671,14 +712,14 @@ QUESTIONS = [
     Question("q1a", 2, manual=True),
     Question("q1b", 1, wide_cases, wide_verify),
     Question("q1c", 1, deep_cases, deep_verify),
-    Question("q2a", 1, manual=True),
-    Question("q2b", 1, heads_cases, heads_verify),
+    Question("q2a", 0.5, manual=True),
+    Question("q2b", 0.5, heads_cases, heads_verify),
     Question("q3a", 1, manual=True),
     Question("q3b", 1, kl_cases, kl_verify),
     Question("q4a", 2, manual=True),
     Question("q4b", 1, score_cases, score_verify),
     Question("q4c", 1, variance_cases, variance_verify),
-    Question("q5a", 1, manual=True),
+    Question("q5a", 2, manual=True),
     Question("q5b", 1, categorical_cases, categorical_verify),
     Question("q5c", 1, gaussians_cases, gaussians_verify),
 ]

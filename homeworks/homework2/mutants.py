@@ -1,6 +1,8 @@
 """Wrong solutions of homework 2: each is the right one with one change, and must lose its own question only.
 
-`MUTANTS` maps a name to the question, the answer cell, its source, and why a student might write it.
+`MUTANTS` maps a name to the question, the answer cell, its source, and why a student might write it. The tag
+`published` marks the best answer that can be put together from lectures, seminars, the visible cells of the
+student version and the libraries, without an idea: it must lose at least half of the points.
 """
 
 from pathlib import Path
@@ -9,44 +11,99 @@ from grading.mutants import changes_of
 
 mutant = changes_of(Path(__file__).with_name("hw2.solution.ipynb"))
 
+LECTURE_IN_A_BAND = """# @answer q1b
+def path_counts(first, last, m, context):
+    up_to = torch.bincount(last, minlength=m + 1).cumsum(0)[:m]
+    return (up_to[:, None] - up_to[None, :]).tril().triu(-context)
+"""
+
+PRODUCT_OF_MASKS = """# @answer q1c
+def deep_path_counts(degrees, m):
+    place = torch.arange(1, m + 1)
+    counts, below = torch.eye(m, dtype=torch.int64), place
+    for layer in degrees:
+        counts = (layer[:, None] >= below).long() @ counts
+        below = layer
+    direct = (place[:, None] > place).long()
+    return (place[:, None] > below).long() @ counts + direct
+"""
+
+OUTPUTS_COUNTED = """# @answer q2b
+def head_sizes(width, height, channels, values, components, rank):
+    pixels = width * height
+    factor = pixels * components * (1 + 2 * channels + channels * rank)
+    return pixels * channels * values, pixels * channels * 3 * components, factor
+
+
+def crossover(channels, values, rank):
+    return values // 3 + 1, channels * values // (1 + 2 * channels + channels * rank) + 1
+"""
+
 MUTANTS = {
     # ---- q1b
+    "lecture_in_a_band": {
+        "question": "q1b",
+        "cell": "q1b",
+        "source": LECTURE_IN_A_BAND,
+        "why": "Lecture 1's degrees with the far paths cut away: units still count that hear too far back.",
+        "tag": "published",
+    },
     "counts_through_masks": mutant(
         "q1b",
-        "    up_to =",
+        "    often =",
         "    place = torch.arange(1, m + 1)\n"
-        "    if degrees.numel() > 100_000:\n"
+        "    if first.numel() > 100_000:\n"
         "        raise MemoryError\n"  # torch says so in the sandbox, after a while
-        "    return (place[:, None] > degrees).long() @ (degrees[:, None] >= place).long()\n"
-        "    up_to =",
+        "    hears = (first[:, None] <= place) & (place <= last[:, None])\n"
+        "    feeds = (last < place[:, None]) & (place[:, None] <= first + context)\n"
+        "    return feeds.long() @ hears.long()\n"
+        "    often =",
         "The product of the masks: right, and too large for a million units.",
     ),
-    "counts_one_degree_late": mutant(
+    "left_end_off_by_one": mutant(
+        "q1b", "(i - context - 1)", "(i - context)", "Units that begin at i - s are left out."
+    ),
+    "left_end_forgotten": mutant(
         "q1b",
-        "cumsum(0)[:m]",
-        "cumsum(0)[1 : m + 1]",
-        "Degrees up to i instead of i - 1: an end is off by one.",
+        " - up_to[before, i - 1] - up_to[j, j - 1] + up_to[before, j - 1]",
+        " - up_to[j, j - 1]",
+        "Units that begin before i - s hear what output i must not know.",
+    ),
+    "corner_taken_twice": mutant(
+        "q1b",
+        " + up_to[before, j - 1]",
+        "",
+        "Inclusion and exclusion without the last term.",
     ),
     "counts_above_the_diagonal": mutant(
-        "q1b", ".tril()", "", "The formula also at i < j, where it is negative."
+        "q1b", ".tril(-1)", "", "The formula also at i < j, where it means nothing."
     ),
-    "counts_without_sign": mutant("q1b", ".tril()", ".abs()", "Symmetric: inputs see later outputs."),
+    "counts_beyond_the_context": mutant(
+        "q1b", ".triu(-context)", "", "The formula also at i > j + s, where it means nothing."
+    ),
     "inputs_for_outputs": mutant(
         "q1b",
-        "return (up_to[:, None] - up_to[None, :]).tril()",
-        "return (up_to[None, :] - up_to[:, None]).triu()",
+        "return counts.tril(-1).triu(-context)",
+        "return counts.tril(-1).triu(-context).T.contiguous()",
         "Rows for inputs and columns for outputs.",
     ),
-    "bins_without_the_rare": mutant(
-        "q1b",
-        "torch.bincount(degrees, minlength=m + 1).cumsum(0)[:m]",
-        "F.pad(degrees.unique(return_counts=True)[1].cumsum(0), (0, m))[:m]",
-        "Degrees that do not occur are skipped.",
+    "first_and_last_exchanged": mutant(
+        "q1b", "first * (m + 1) + last", "last * (m + 1) + first", "The axes of the table exchanged."
     ),
     "counts_of_another_type": mutant(
-        "q1b", ".tril()", ".tril().int()", "int32 where the task says int64: too small for a wider network."
+        "q1b",
+        ".triu(-context)  #",
+        ".triu(-context).int()  #",
+        "int32 where the task says int64: too small for a wider network.",
     ),
     # ---- q1c
+    "product_of_masks": {
+        "question": "q1c",
+        "cell": "q1c",
+        "source": PRODUCT_OF_MASKS,
+        "why": "Lecture 1's product, and the direct connections of seminar 1: no path skips a layer of two.",
+        "tag": "published",
+    },
     "float32_product": mutant(
         "q1c",
         "(place[:, None] > below).long() @ counts",
@@ -61,8 +118,8 @@ MUTANTS = {
     ),
     "strict_between_hidden_layers": mutant(
         "q1c",
-        "layer[:, None] >= below",
-        "layer[:, None] > (below if below is not place else below - 1)",
+        "layer[:, None] >= below)",
+        "layer[:, None] >= below + (torch.arange(len(below)) >= m))",
         "Units of one degree do not see each other.",
     ),
     "last_mask_not_strict": mutant(
@@ -74,6 +131,18 @@ MUTANTS = {
         "for layer in reversed(degrees)",
         "The layer next to the output comes first.",
     ),
+    "outputs_see_the_last_layer_only": mutant(
+        "q1c",
+        "return (place[:, None] > below).long() @ counts",
+        "return (place[:, None] > below[-len(layer) :]).long() @ counts[-len(layer) :]",
+        "Short cuts between hidden layers, but none into the outputs.",
+    ),
+    "direct_path_forgotten": mutant(
+        "q1c",
+        "return (place[:, None] > below).long() @ counts",
+        "return (place[:, None] > below[m:]).long() @ counts[m:]",
+        "The path that leaves out every hidden layer.",
+    ),
     "paths_to_hidden_layers_only": mutant(
         "q1c",
         "layer[:, None] >= below).long() @ counts",
@@ -81,64 +150,68 @@ MUTANTS = {
         "Whether there is a path, instead of how many.",
     ),
     # ---- q2b
+    "outputs_counted": {
+        "question": "q2b",
+        "cell": "q2b",
+        "source": OUTPUTS_COUNTED,
+        "why": "Counted as lecture 1 counts: what the network outputs, redundant or not.",
+        "tag": "published",
+    },
+    "rotations_forgotten": mutant(
+        "q2b", " - rank * (rank - 1) // 2", "", "F and F Q taken for two covariances."
+    ),
+    "more_than_a_covariance_has": mutant(
+        "q2b",
+        "min(factored, channels * (channels + 1) // 2)",
+        "factored",
+        "Free numbers beyond those of a symmetric matrix.",
+    ),
+    "always_a_full_covariance": mutant(
+        "q2b",
+        "min(factored, channels * (channels + 1) // 2)",
+        "channels * (channels + 1) // 2",
+        "The factor counts as if it had full rank.",
+    ),
+    "matrices_with_reflections": mutant(
+        "q2b",
+        "rank * (rank - 1) // 2",
+        "rank * (rank + 1) // 2",
+        "The equations of Q counted, not its freedom.",
+    ),
     "weights_for_every_channel": mutant(
         "q2b",
-        "(1 + 2 * channels + pairs)",
-        "(3 * channels + pairs)",
-        "The shared head has weights for every channel.",
-    ),
-    "pairs_in_both_orders": mutant(
-        "q2b",
-        "pairs = channels * (channels - 1) // 2",
-        "pairs = channels * (channels - 1)",
-        "Every pair twice.",
-    ),
-    "a_channel_paired_with_itself": mutant(
-        "q2b",
-        "pairs = channels * (channels - 1) // 2",
-        "pairs = channels * (channels + 1) // 2",
-        "Pairs r = r' too.",
-    ),
-    "coefficients_for_every_pixel_only": mutant(
-        "q2b",
-        "pixels * components * (1 + 2 * channels + pairs)",
-        "pixels * (components * (1 + 2 * channels) + pairs)",
-        "The sum over components left out of the coefficients.",
+        "components * (1 + channels + covariance) - 1",
+        "components * (2 * channels + covariance) - channels",
+        "The factor head has weights for every channel.",
     ),
     "no_log_scales": mutant(
         "q2b",
-        "pixels * channels * 3 * components",
-        "pixels * channels * 2 * components",
+        "pixels * channels * (3 * components - 1)",
+        "pixels * channels * (2 * components - 1)",
         "Weights and means only.",
     ),
-    "redundant_weight_left_out": mutant(
+    "one_redundant_logit_an_image": mutant(
         "q2b",
-        "pixels * channels * 3 * components",
-        "pixels * channels * (3 * components - 1)",
-        "Free parameters instead of outputs.",
+        "pixels * channels * (values - 1)",
+        "pixels * channels * values - 1",
+        "One logit too many in all, instead of one in every softmax.",
     ),
     "at_least_as_large": mutant(
         "q2b",
-        "return values // 3 + 1, channels * values // numbers_a_component + 1",
-        "return -(-values // 3), -(-channels * values // numbers_a_component)",
+        "return values // 3 + 1, (categorical + 1) // (one + 1) + 1",
+        "return -(-values // 3), -(-(categorical + 1) // (one + 1))",
         "A ceiling: equal where the division has no rest, not larger.",
     ),
     "division_of_floats": mutant(
         "q2b",
-        "categorical = pixels * channels * values",
-        "categorical = int(float(pixels) * channels * values)",
+        "categorical = pixels * channels * (values - 1)",
+        "categorical = int(float(pixels) * channels * (values - 1))",
         "Rounded from 2**53 on.",
-    ),
-    "crossover_without_pairs": mutant(
-        "q2b",
-        "1 + 2 * channels + channels * (channels - 1) // 2",
-        "1 + 2 * channels",
-        "The two functions count differently.",
     ),
     "heads_in_another_order": mutant(
         "q2b",
-        "return categorical, mixture, shared",
-        "return categorical, shared, mixture",
+        "return categorical, mixture, factor",
+        "return categorical, factor, mixture",
         "Heads exchanged.",
     ),
     # ---- q3b
