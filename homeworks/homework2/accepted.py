@@ -78,25 +78,22 @@ def crossover(channels, values, rank):
     ],
     "q3b": [
         """
-def gaussian_kl(mean_1, covariance_1, mean_2, covariance_2):
-    for covariance in (covariance_1, covariance_2):
-        if not (torch.linalg.eigvalsh(covariance) > 0).all():
-            raise ValueError("not positive definite")
-    shift, inverse = (mean_1 - mean_2).unsqueeze(-1), torch.linalg.inv(covariance_2)
-    logs = torch.linalg.slogdet(covariance_2)[1] - torch.linalg.slogdet(covariance_1)[1]
-    trace = (inverse @ covariance_1).diagonal(dim1=-2, dim2=-1).sum(-1)
-    return 0.5 * (trace + (shift.mT @ inverse @ shift)[..., 0, 0] - mean_1.shape[-1] + logs)
-""",
-        """
-def gaussian_kl(mean_1, covariance_1, mean_2, covariance_2):
-    pair = []
-    for mean, covariance in ((mean_1, covariance_1), (mean_2, covariance_2)):
-        try:
-            factor = torch.linalg.cholesky(covariance)
-            pair.append(torch.distributions.MultivariateNormal(mean, scale_tril=factor))
-        except RuntimeError as error:
-            raise ValueError(str(error)) from None
-    return torch.distributions.kl_divergence(*pair)
+def gaussian_kl(mean_1, diagonal_1, factor_1, mean_2, diagonal_2, factor_2):
+    def core(diagonal, factor):
+        return torch.eye(factor.shape[-1], dtype=torch.float64) + factor.mT @ (factor / diagonal[..., None])
+    core_1, core_2 = core(diagonal_1, factor_1), core(diagonal_2, factor_2)
+    thin = factor_1 / diagonal_1[..., None]
+    def over(matrix):  # tr(matrix Sigma1) for matrix = sum of columns times columns
+        outer = thin.mT @ matrix
+        lost = outer * torch.linalg.solve(core_1, outer)
+        return (matrix**2 / diagonal_1[..., None]).sum((-2, -1)) - lost.sum((-2, -1))
+    inside = thin.mT @ (diagonal_2[..., None] * thin)
+    lost = torch.linalg.solve(core_1, inside).diagonal(dim1=-2, dim2=-1).sum(-1)
+    trace = (diagonal_2 / diagonal_1).sum(-1) - lost + over(factor_2)
+    shift = mean_1 - mean_2
+    square = (diagonal_2 * shift**2).sum(-1) + ((shift[..., None, :] @ factor_2) ** 2).sum((-2, -1))
+    logs = (diagonal_1 / diagonal_2).log().sum(-1) + torch.logdet(core_1) - torch.logdet(core_2)
+    return (trace + square - mean_1.shape[-1] + logs) / 2
 """,
     ],
     "q4b": [

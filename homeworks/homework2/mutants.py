@@ -39,6 +39,24 @@ def crossover(channels, values, rank):
     return values // 3 + 1, channels * values // (1 + 2 * channels + channels * rank) + 1
 """
 
+DENSITIES_OF_TORCH = """# @answer q3b
+def gaussian_kl(mean_1, diagonal_1, factor_1, mean_2, diagonal_2, factor_2):
+    pair = [
+        torch.distributions.MultivariateNormal(mean, precision_matrix=a.diag_embed() + U @ U.mT)
+        for mean, a, U in ((mean_1, diagonal_1, factor_1), (mean_2, diagonal_2, factor_2))
+    ]
+    return torch.distributions.kl_divergence(*pair)
+"""
+
+LOW_RANK_COVARIANCE = """# @answer q3b
+def gaussian_kl(mean_1, diagonal_1, factor_1, mean_2, diagonal_2, factor_2):
+    pair = [
+        torch.distributions.LowRankMultivariateNormal(mean, factor / diagonal.unsqueeze(-1), 1 / diagonal)
+        for mean, diagonal, factor in ((mean_1, diagonal_1, factor_1), (mean_2, diagonal_2, factor_2))
+    ]
+    return torch.distributions.kl_divergence(*pair)
+"""
+
 MUTANTS = {
     # ---- q1b
     "lecture_in_a_band": {
@@ -215,60 +233,51 @@ MUTANTS = {
         "Heads exchanged.",
     ),
     # ---- q3b
+    "densities_of_torch": {
+        "question": "q3b",
+        "cell": "q3b",
+        "source": DENSITIES_OF_TORCH,
+        "why": "One call of torch.distributions, right where a matrix of d x d fits.",
+        "tag": "published",
+    },
+    "low_rank_covariance": {
+        "question": "q3b",
+        "cell": "q3b",
+        "source": LOW_RANK_COVARIANCE,
+        "why": "The inverse of a sum taken for a sum of inverses: torch's class for covariances with factors.",
+        "tag": "published",
+    },
     "other_direction": mutant(
         "q3b",
-        "torch.linalg.cholesky_ex, (covariance_1, covariance_2)",
-        "torch.linalg.cholesky_ex, (covariance_2, covariance_1)",
+        "inner_1, inner_2 = inner(",
+        "mean_1, diagonal_1, factor_1, mean_2, diagonal_2, factor_2 = "
+        "mean_2, diagonal_2, factor_2, mean_1, diagonal_1, factor_1\n    inner_1, inner_2 = inner(",
         "KL(p || q): zero for equal Gaussians as well.",
     ),
+    "no_half": mutant("q3b", "return 0.5 * (trace", "return (trace", "The factor one half is lost."),
     "diagonals_only": mutant(
-        "q3b",
-        "    if failed_1",
-        "    factor_1, factor_2 = (torch.diag_embed(c.diagonal(dim1=-2, dim2=-1).clamp(min=1e-300).sqrt()) "
-        "for c in (covariance_1, covariance_2))\n    if failed_1",
-        "The formula of a VAE's encoder.",
+        "q3b", "- half.square().sum(-2)", "", "The variances of the diagonal part: the factor is overlooked."
     ),
-    "no_half": mutant("q3b", "return 0.5 * (squares", "return (squares", "The factor one half is lost."),
-    "log_determinants_without_square": mutant(
-        "q3b",
-        "2 * solved.diagonal",
-        "solved.diagonal",
-        "The determinant of the factor, not of the covariance.",
+    "trace_of_the_factors_left_out": mutant(
+        "q3b", " - (half @ factor_2).square().sum((-2, -1))", "", "Factors meet in the trace, too."
     ),
-    "determinant_underflows": mutant(
+    "determinants_without_square": mutant(
         "q3b",
-        "2 * solved.diagonal(dim1=-2, dim2=-1).log().sum(-1)",
-        "covariance_1.det().log() - covariance_2.det().log()",
-        "Determinants of many dimensions leave the range of floats.",
+        "sign * 2 * factor",
+        "sign * factor",
+        "The determinant of the Cholesky factor, not of the matrix.",
     ),
-    "jitter": mutant(
+    "sign_of_the_determinants": mutant(
         "q3b",
-        "(covariance_1, covariance_2))",
-        "(covariance_1, covariance_2 + 1e-6 * torch.eye(mean_1.shape[-1], dtype=torch.float64)))",
-        "A habit from Gaussian processes: it changes small eigenvalues.",
+        "(1, inner_1), (-1, inner_2)",
+        "(-1, inner_1), (1, inner_2)",
+        "Precisions taken for covariances.",
     ),
-    "single_precision": mutant(
+    "square_with_the_diagonal_only": mutant(
         "q3b",
-        "map(torch.linalg.cholesky_ex, (covariance_1, covariance_2))",
-        "((factor.double(), failed) for factor, failed in "
-        "(torch.linalg.cholesky_ex(c.float()) for c in (covariance_1, covariance_2)))",
-        "float32 has no digits left at a condition number of 1e9.",
-    ),
-    "sign_of_the_determinant": mutant(
-        "q3b",
-        "failed_1.any() or failed_2.any()",
-        "(torch.linalg.slogdet(covariance_1)[0] <= 0).any() "
-        "or (torch.linalg.slogdet(covariance_2)[0] <= 0).any()",
-        "Two negative eigenvalues have a positive product.",
-    ),
-    "second_covariance_not_looked_at": mutant(
-        "q3b", "failed_1.any() or failed_2.any()", "failed_1.any()", "Only the first is checked."
-    ),
-    "only_diagonals_looked_at": mutant(
-        "q3b",
-        "failed_1.any() or failed_2.any()",
-        "any((c.diagonal(dim1=-2, dim2=-1) <= 0).any() for c in (covariance_1, covariance_2))",
-        "Positive variances do not make a matrix positive definite.",
+        " + (factor_2.mT @ shift.unsqueeze(-1)).square().sum((-2, -1))",
+        "",
+        "Means are apart along the factor, too.",
     ),
     # ---- q4b
     "entropy_forgotten": mutant(
