@@ -43,8 +43,8 @@ with the derivative h' of the polynomial. Every unbiased estimator passes, one t
 well, or that knows the entropy's gradient. To forget the entropy is an error of 1, at terms of size 1 to
 1000.
 
-**q4c.** The solution and the reference (moments of each coordinate by quadrature, then put together) differ
-by 2e-15. Sampling would need 1e16 samples.
+**q4c.** The solution sorts products of samples; the reference takes the estimator as a U-statistic of pairs,
+with moments by quadrature. Sampling would need 1e16 samples.
 
 **q5b, q5c.** Without cancellation 4e-14 is reached. The definition as it stands errs by about 4e-16 /
 distance from the limit, absolutely: 4e-3 at 1e-13, and 4e-7 at 1e-9, too much for close pairs, whose
@@ -275,7 +275,7 @@ GAUSSIANS = ("mean_1", "diagonal_1", "factor_1", "mean_2", "diagonal_2", "factor
 
 
 def one_by_one(diagonal, factor):
-    """Return (columns, log-determinant) of a precision: its inverse is diag(1 / diagonal) minus their products.
+    """Return (columns, log-determinant) of a precision: its inverse is diag(1 / diagonal) minus them.
 
     The rank-one terms are added one after the other (Sherman and Morrison).
     """
@@ -419,7 +419,14 @@ def score_verify(case, outputs):
 def variance_cases(rng):
     """One to a thousand latents, levels up to hundreds of nats, curvatures of both signs and zero."""
     cases = []
-    for d, level in (1, 0.0), (1, float(rng.normal())), (2, -3.0), (5, -100.0), (40, 7.5), (1000, -350.0):
+    for d, level, n in (
+        (1, 0.0, 2),
+        (1, float(rng.normal()), 5),
+        (2, -3.0, 3),
+        (5, -100.0, 2),
+        (40, 7.5, 100),
+        (1000, -350.0, 1_000_000),
+    ):
         curvature = rng.normal(size=d)
         curvature[rng.random(d) < 0.2] = 0
         curvature[0] = rng.uniform(0.5, 1.5)
@@ -429,26 +436,31 @@ def variance_cases(rng):
             "level": np.asarray(level),
             "curvature": curvature,
             "target": rng.normal(size=d),
+            "n": np.asarray(n),
         }
-        driver = call("score_variance", "mean", "std", "level", "curvature", "target", tensors=True)
-        cases.append(Case(driver, inputs, f"{d} latents, level {level:.3g}"))
+        driver = call("leave_one_out_variance", *inputs, tensors=True)
+        cases.append(Case(driver, inputs, f"{d} latents, level {level:.3g}, {n} samples"))
     return cases
 
 
 def variance_verify(case, outputs):
-    """Take moments of every coordinate by quadrature, then put the independent parts together."""
-    given = case.inputs
+    """Take the estimator as a U-statistic of pairs (Hoeffding), with moments by quadrature."""
+    given, n = case.inputs, int(case.inputs["n"])
     nodes, weights = np.polynomial.hermite_e.hermegauss(10)
     weights /= weights.sum()
     z = given["mean"][:, None] + given["std"][:, None] * nodes  # (d, 10)
     part = -0.5 * given["curvature"][:, None] * (z - given["target"][:, None]) ** 2
-    mean, second = part @ weights, part**2 @ weights
-    others = given["level"] + mean.sum() - mean
-    spread = (second - mean**2).sum() - (second - mean**2)
-    score = nodes / given["std"][:, None]
-    first = ((others[:, None] + part) * score) @ weights
-    square = ((others[:, None] + part) ** 2 * score**2) @ weights + spread * (score**2 @ weights)
-    match(outputs, "0", square - first**2, rtol=1e-8, atol=0, what="the variances")
+    part -= (part @ weights)[:, None]
+    spread = part**2 @ weights
+    rest = spread.sum() - spread  # variance of the other coordinates together
+    slope = part @ (weights * nodes)
+    alone = part**2 @ (weights * nodes**2) + rest - slope**2  # variance of a sample times its own score
+    # The kernel of a pair is (h - h')(score - score') / 2; given one sample, a quarter of `alone`.
+    both = weights[:, None] * weights
+    apart = (part[:, :, None] - part[:, None]) ** 2 * (nodes[:, None] - nodes) ** 2  # (d, 10, 10)
+    pair = ((apart * both).sum((1, 2)) + 4 * rest - (2 * slope) ** 2) / 4
+    variance = (4 * (n - 2) * alone / 4 + 2 * pair) / (n * (n - 1)) / given["std"] ** 2
+    match(outputs, "0", variance, rtol=1e-8, atol=0, what="the variances")
 
 
 # ---- q5b ---------------------------------------------------------------------------------------------------

@@ -9,7 +9,13 @@ from pathlib import Path
 
 from grading.mutants import changes_of
 
-mutant = changes_of(Path(__file__).with_name("hw2.solution.ipynb"))
+change = changes_of(Path(__file__).with_name("hw2.solution.ipynb"))
+
+
+def mutant(*arguments, **more):
+    """Return the right answer with one change, and with a tag where there is one."""
+    return change(*arguments) | more
+
 
 LECTURE_IN_A_BAND = """# @answer q1b
 def path_counts(first, last, m, context):
@@ -244,7 +250,7 @@ MUTANTS = {
         "question": "q3b",
         "cell": "q3b",
         "source": LOW_RANK_COVARIANCE,
-        "why": "The inverse of a sum taken for a sum of inverses: torch's class for covariances with factors.",
+        "why": "The inverse of a sum taken for a sum of inverses: torch's low-rank covariances.",
         "tag": "published",
     },
     "other_direction": mutant(
@@ -337,50 +343,53 @@ MUTANTS = {
         "The right expectation, from points that may not be asked for.",
     ),
     # ---- q4c
+    "mean_known": mutant(
+        "q4c",
+        "same / n + other / (n * (n - 1))",
+        "same / n",
+        "Seminar 3's baseline E h over n samples: the others' mean is taken for the true one.",
+        tag="published",
+    ),
     "variance_is_second_moment": mutant(
         "q4c",
-        "(second_moment - linear.square())",
-        "second_moment",
+        "(total - spread) - linear.square()",
+        "(total - spread)",
         "The square of the mean is not subtracted.",
     ),
-    "fourth_moment_one": mutant(
-        "q4c", "+ 3 * linear.square()", "+ linear.square()", "E eps^4 taken for (E eps^2)^2."
-    ),
+    "fourth_moment_one": mutant("q4c", "own = 3 * linear", "own = linear", "E eps^4 taken for (E eps^2)^2."),
     "sixth_moment_nine": mutant(
-        "q4c", "15 * square.square()", "9 * square.square()", "E eps^6 taken for (E eps^4)^2 = 9."
+        "q4c", "10 * square.square()", "4 * square.square()", "E eps^6 taken for (E eps^4)^2 = 9."
     ),
-    "cross_term_lost": mutant(
-        "q4c",
-        " + 6 * rest_mean * square",
-        "",
-        "The rest and the square of the own coordinate are correlated through the score.",
+    "square_not_centred": mutant(
+        "q4c", "10 * square.square()", "15 * square.square()", "The mean of eps^2 belongs to E h."
     ),
-    "rest_without_variance": mutant(
-        "q4c",
-        "rest_mean.square() + rest_variance",
-        "rest_mean.square()",
-        "Other latents add their means, not their noise.",
-    ),
+    "rest_without_variance": mutant("q4c", "own + (total - spread)", "own", "Other latents add their noise."),
     "rest_with_the_own_coordinate": mutant(
-        "q4c", "spread.sum() - spread", "spread.sum()", "The own coordinate counted twice."
+        "q4c", "(total - spread)", "total", "The own coordinate counted twice."
     ),
-    "standard_deviation_returned": mutant(
+    "pairs_uncorrelated": mutant(
         "q4c",
-        "return (second_moment - linear.square()) / std.square()",
-        "return ((second_moment - linear.square()) / std.square()).sqrt()",
-        "A standard deviation where a variance is asked for.",
+        "other = total + linear.square()",
+        "other = total",
+        "The products (k, l) and (l, k) are correlated: each is a gradient.",
+    ),
+    "mean_of_all": mutant(
+        "q4c",
+        "(same / n + other / (n * (n - 1)))",
+        "(same / n + other / (n * (n - 1))) * (1 - 1 / n) ** 2",
+        "The mean of all samples subtracted: smaller, and biased.",
+    ),
+    "independent_terms": mutant(
+        "q4c",
+        "other / (n * (n - 1))",
+        "other / (n * (n - 1) ** 2)",
+        "The baseline's variance once too often over n - 1.",
     ),
     "score_with_sigma_once": mutant(
         "q4c",
-        "linear.square()) / std.square()",
-        "linear.square()) / std",
+        "/ std.square()\n",
+        "/ std.square() ** 0.5\n",
         "The score has 1 / sigma, its square 1 / sigma^2.",
-    ),
-    "baseline_subtracted": mutant(
-        "q4c",
-        "    linear =",
-        "    constant = constant - (constant - 0.5 * (curvature * std.square()).sum())\n    linear =",
-        "The best practice, but not the estimator that was asked about.",
     ),
     "variance_of_a_square_is_one": mutant(
         "q4c",
