@@ -235,6 +235,22 @@ def test_wrong_solution_loses_its_question(homework, name):
 
 
 @each
+def test_what_the_course_publishes_is_no_answer(homework):
+    """Every question has a wrong solution put together from what is published; it earns half at most.
+
+    A function earns all or nothing, and `test_wrong_solution_loses_its_question` shows that it is nothing.
+    """
+    tagged = {one["question"] for one in mutants(homework).values() if one.get("tag") == "published"}
+    elsewhere = module(homework / "mutants.py").ELSEWHERE
+    by_hand = {question.id for question in questions(homework) if question.manual or question.weights}
+    assert set(elsewhere) == by_hand and tagged == {one.id for one in questions(homework)} - by_hand
+    for question in questions(homework):
+        if question.id in elsewhere:
+            earned, why = elsewhere[question.id]
+            assert 2 * earned <= question.points and why
+
+
+@each
 def test_wrong_solutions_lose_no_other_question(homework):
     """No driver calls an answer of another question."""
     for question in questions(homework):

@@ -17,7 +17,7 @@ q2d    1       chi-square test of 4,000 samples against the exact joint at p = 1
 q3a    1       exact
 q3b    1       1e-5 relative, 1e-6 absolute
 q3c    1       chi-square test of 4,000 completions against the exact conditional at p = 1e-9
-q3d    2       mean test negative log-likelihood below `THRESHOLD` nats per image, derived below
+q3d    2       mean negative log-likelihood of moved test images below `THRESHOLD`, derived below
 =====  ======  ===========================================================================================
 
 **Chance.** A right sampler fails one chi-square test in 1e9; 500 submissions make about 4,000 of them. Cells
@@ -32,22 +32,21 @@ excess is rate * tr(C) / 4, where C is the covariance of a batch's gradient and 
 is longer. Measured on 24 cases: 0.0004 to 0.0050, median 0.0013. The bound is four times the largest of
 these; climbing ends far above.
 
-**THRESHOLD.** Test MNIST, drawn from its grey values at grading. Below 45.5 nats (the entropy of that draw)
-nothing can be; independent pixels have 205.8. Measured with the network of the notebook on two CPU cores
-(standard error of a mean over 10,000 images 0.24; one epoch is 4 to 15 s):
+**THRESHOLD.** Test MNIST, moved by -2 ... 2 rows and columns and drawn from its grey values at grading. Below
+45.5 nats (the entropy of that draw) nothing can be. Measured with the notebook's network on two CPU cores
+(standard error of a mean over 10,000 images 0.23):
 
-=====================================================  ====================
-training                                               nats per test image
-=====================================================  ====================
-7 epochs, one-cycle rate to 1e-2 (the solution)        93.4 (4 draws: 93.40 to 93.48)
-5 epochs, one-cycle rate to 5e-3                       98.0
-8 epochs, constant 1e-3, batches of 128                96.5 (6 epochs: 98.5)
-1 epoch of any of these                                107 to 130
-7 epochs as the solution, without the hidden layers    102.4
-=====================================================  ====================
+=====================================================  ============================
+training                                               nats per moved test image
+=====================================================  ============================
+7 epochs, one-cycle rate to 1e-2, moved (the solution)  99.7 (2 draws: 99.77, 99.63)
+the same without the hidden layers                     109
+the recipe of task 2: the same on centred images       119.8 (on centred ones 93.9)
+=====================================================  ============================
 
-The bound lies 2.4 nats, ten standard errors, below what the direct connection reaches alone, and 6.6 nats
-above the solution; plain Adam passes after 6 epochs. It asks for hidden layers that work, not for patience.
+The bound lies 4 nats, sixteen standard errors, below what the direct connection reaches alone, 15 below what
+can be put together from visible cells, and 5 above the solution. It asks for images as the camera takes them
+and for hidden layers that work, not for patience.
 
 The file alone is judged: a connection that `STEP` forbids is refused even if its weight is tiny, so a model
 that sees what it predicts gets nothing. Masked weights are all that is needed.
@@ -64,7 +63,7 @@ from dgm_utils import data
 from grading.questions import Case, Question, Wrong, call, match, take
 
 EXCESS = 0.02  # nats above the best histogram
-THRESHOLD = 100.0  # nats per image
+THRESHOLD = 105.0  # nats per moved image
 SIZES = (300, 300)  # hidden layers of the locked network
 PLACE = [  # as in the notebook: the step of each place of a block of 7 x 7 pixels
     [17, 5, 42, 12, 14, 37, 38],
@@ -777,7 +776,7 @@ def test_images() -> np.ndarray:
 
 def trained_cases(rng):
     """One draw of the test images; the file alone is judged, so nothing runs in the sandbox."""
-    return [Case("", {"seed": seed(rng)}, "test images, a new binarisation")]
+    return [Case("", {"seed": seed(rng)}, "test images, new moves, a new binarisation")]
 
 
 def trained_verify(case, outputs, weights):
@@ -803,9 +802,11 @@ def trained_verify(case, outputs, weights):
         raise Wrong(
             f"{leaks.sum()} paths lead from a pixel to one of the same or an earlier step: unmasked weights?"
         )
-    x = (np.random.default_rng(int(case.inputs["seed"])).random((10_000, 784)) < test_images()).astype(
-        np.float32
-    )
+    rng = np.random.default_rng(int(case.inputs["seed"]))
+    rows, columns = (np.arange(28) - rng.integers(-2, 3, size=(2, 10_000, 1))) % 28  # (10000, 28) each
+    which = np.arange(10_000)[:, None, None]
+    seen = test_images().reshape(-1, 28, 28)[which, rows[:, :, None], columns[:, None]].reshape(-1, 784)
+    x = (rng.random((10_000, 784)) < seen).astype(np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
         h = np.maximum(x @ w["weight1"].T + w["bias1"], 0)
         h = np.maximum(h @ w["weight2"].T + w["bias2"], 0)

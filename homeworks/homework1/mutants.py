@@ -9,7 +9,33 @@ from pathlib import Path
 
 from grading.mutants import changes_of
 
-mutant = changes_of(Path(__file__).with_name("hw1.solution.ipynb"))
+change = changes_of(Path(__file__).with_name("hw1.solution.ipynb"))
+
+
+def mutant(*arguments, **more):
+    """Return the right answer with one change, and with a tag where there is one."""
+    return change(*arguments) | more
+
+
+# What the tests cannot judge as a function: points that the best published answer earns, and why.
+ELSEWHERE = {
+    "q3d": (0, "Task 2's recipe on centred images: 119.8 nats where 105 are asked for, see hidden.py.")
+}
+
+BUCKETIZE = """# @answer q1a
+def bin_index(x, low, high, n_bins):
+    if x.min() < low or x.max() > high:
+        raise ValueError
+    return torch.bucketize(x, torch.linspace(low, high, n_bins + 1, dtype=x.dtype)) - 1
+"""
+
+AUTOGRAD = """# @answer q1b
+def nll_and_gradient(theta, first, last):
+    theta = theta.clone().requires_grad_()
+    p = theta.softmax(0).cumsum(0)
+    nll = -(p[last] - F.pad(p, (1, 0))[first]).log().mean()
+    return nll.detach(), torch.autograd.grad(nll, theta)[0]
+"""
 
 WINDOW_ON_THE_FIRST_LAYER = """# @answer q2a
 def made_masks(order, n_in, n_out, hidden_sizes, context):
@@ -67,6 +93,13 @@ def fewest_steps(sees):
 
 MUTANTS = {
     # ---- q1a
+    "bucketize": {
+        "question": "q1a",
+        "cell": "q1a",
+        "source": BUCKETIZE,
+        "why": "One call of torch, whose bins hold their right edge.",
+        "tag": "published",
+    },
     "right_edge_opens_a_bin": mutant(
         "q1a", "clamp(max=n_bins - 1)", "clamp(max=n_bins)", "The largest number falls into a bin of its own."
     ),
@@ -81,6 +114,13 @@ MUTANTS = {
         "q1a", "x.min() < low or x.max() > high", "False", "Numbers outside the range count as the last bins."
     ),
     # ---- q1b
+    "autograd": {
+        "question": "q1b",
+        "cell": "q1b",
+        "source": AUTOGRAD,
+        "why": "Seminar 1's histogram: autograd does not record here, and a difference of sums cancels.",
+        "tag": "published",
+    },
     "log_base_2": mutant(
         "q1b",
         "return nll.mean(), gradient",
@@ -106,6 +146,13 @@ MUTANTS = {
         "Exponentials of large logits are infinite.",
     ),
     # ---- q1c
+    "global_generator": mutant(
+        "q1c",
+        ", generator=generator)",
+        ")",
+        "Seminar 1's loop: batches from the global generator.",
+        tag="published",
+    ),
     "climbs": mutant(
         "q1c", "theta - learning_rate", "theta + learning_rate", "Ascends the negative log-likelihood."
     ),
@@ -236,6 +283,7 @@ MUTANTS = {
         "log_prob(states).exp() for log_prob in log_probs]).mean(0)",
         "log_prob(states) for log_prob in log_probs]).mean(0).softmax(0)",
         "A product of experts, not a mixture.",
+        tag="published",
     ),
     "table_of_a_sum": mutant("q2c", ".mean(0)", ".sum(0)", "With two models the table sums to two."),
     "table_transposed": mutant(
@@ -256,6 +304,13 @@ MUTANTS = {
     ),
     "samples_left_in_drawing_order": mutant(
         "q2d", "return x", "return x[:, order]", "Column k holds what was drawn k-th, not coordinate k."
+    ),
+    "global_generator_in_sample": mutant(
+        "q2d",
+        ", generator=generator)",
+        ")",
+        "Seminar 1's sampler: draws from the global generator.",
+        tag="published",
     ),
     "argmax_instead_of_a_draw": mutant(
         "q2d",
@@ -325,8 +380,17 @@ MUTANTS = {
         'F.binary_cross_entropy_with_logits(logits, x, reduction="none")',
         'F.binary_cross_entropy(logits.sigmoid(), x, reduction="none")',
         "log of a saturated sigmoid: torch clamps it at -100.",
+        tag="published",
     ),
     # ---- q3c
+    "pixel_by_pixel": mutant(
+        "q3c",
+        "    for t in range(n_known, int(step.max()) + 1):\n        now = step == t\n",
+        "    for i in step.argsort()[(step < n_known).sum() :].tolist():\n"
+        "        now = torch.arange(len(step)) == i\n",
+        "Seminar 1's completion, one pixel a pass: as many calls as unknown pixels.",
+        tag="published",
+    ),
     "completed_in_one_pass": mutant(
         "q3c",
         "    for t in range(n_known, int(step.max()) + 1):\n        now = step == t\n",

@@ -17,6 +17,18 @@ def mutant(*arguments, **more):
     return change(*arguments) | more
 
 
+# What is marked by hand: points that the best published answer earns by the rubric, and why.
+ELSEWHERE = {
+    "q1a": (
+        0.5,
+        "Lecture 1's theorem with degrees in place of first and last inputs: the rubric's last line.",
+    ),
+    "q2a": (0.15, "Outputs counted as lecture 1 counts them: the rubric's last line."),
+    "q3a": (0.25, "Lecture 3's divergence of diagonal Gaussians: the log ratio alone."),
+    "q4a": (1.0, "Lecture 3's identity without the entropy, 0.5; its covariance and constant baseline, 0.5."),
+    "q5a": (0.25, "Form (1), which the hints and q5b's give away."),
+}
+
 LECTURE_IN_A_BAND = """# @answer q1b
 def path_counts(first, last, m, context):
     up_to = torch.bincount(last, minlength=m + 1).cumsum(0)[:m]
@@ -61,6 +73,18 @@ def gaussian_kl(mean_1, diagonal_1, factor_1, mean_2, diagonal_2, factor_2):
         for mean, diagonal, factor in ((mean_1, diagonal_1, factor_1), (mean_2, diagonal_2, factor_2))
     ]
     return torch.distributions.kl_divergence(*pair)
+"""
+
+SUMMED_ON_A_GRID = """# @answer q5c
+def gaussian_alpha_divergence(mean_p, std_p, mean_q, std_q, alpha):
+    p = torch.distributions.Normal(mean_p[..., None], std_p[..., None])
+    q = torch.distributions.Normal(mean_q[..., None], std_q[..., None])
+    if abs(alpha) == 1:
+        pair = (p, q) if alpha == 1 else (q, p)
+        return torch.distributions.kl_divergence(*pair)[..., 0]
+    grid = torch.linspace(-30, 30, 60_001, dtype=torch.float64)
+    integral = ((1 + alpha) / 2 * p.log_prob(grid) + (1 - alpha) / 2 * q.log_prob(grid)).exp().sum(-1) * 1e-3
+    return 4 / (1 - alpha**2) * (1 - integral)
 """
 
 MUTANTS = {
@@ -290,7 +314,8 @@ MUTANTS = {
         "q4b",
         "(log_joint(z) - log_q)",
         "log_joint(z)",
-        "The gradient of E log p(x, z): phi in log q is overlooked.",
+        "Seminar 3's estimator, where h does not contain phi: the entropy is overlooked.",
+        tag="published",
     ),
     "entropy_counted_twice": mutant(
         "q4b",
@@ -409,6 +434,7 @@ MUTANTS = {
         "        return 4 / (1 - alpha**2) * (1 - integral)\n"
         "    if alpha < 0",
         "Near the limits all digits cancel.",
+        tag="published",
     ),
     "kl_near_the_limit": mutant(
         "q5b",
@@ -456,6 +482,13 @@ MUTANTS = {
         "The habit of log(q + 1e-12): rare values count for much.",
     ),
     # ---- q5c
+    "summed_on_a_grid": {
+        "question": "q5c",
+        "cell": "q5c",
+        "source": SUMMED_ON_A_GRID,
+        "why": "The visible check's own sum, and torch's KL at the ends: narrow Gaussians are missed.",
+        "tag": "published",
+    },
     "sign_of_alpha_gaussian": mutant(
         "q5c", "eps = (1 - alpha) / 2", "eps = (1 + alpha) / 2", "Reverse and forward KL change places."
     ),
