@@ -44,10 +44,10 @@ def made_masks(order, n_in, n_out, hidden_sizes, context):
     inputs, outputs = degree.repeat_interleave(n_in), degree.repeat_interleave(n_out)
     masks, below = [], inputs
     for width in hidden_sizes:
-        hidden = torch.linspace(1, m - 1, width).round()
-        mask = hidden[:, None] >= below
-        masks.append(mask & (hidden[:, None] - context < below) if below is inputs else mask)
-        below = hidden
+        degrees = torch.linspace(1, m - 1, width).round()
+        mask = degrees[:, None] >= below
+        masks.append(mask & (degrees[:, None] - context < below) if below is inputs else mask)
+        below = degrees
     return [*masks, outputs[:, None] > below]
 """
 
