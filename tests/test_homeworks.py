@@ -235,6 +235,22 @@ def test_wrong_solution_loses_its_question(homework, name):
 
 
 @each
+def test_what_the_course_publishes_is_no_answer(homework):
+    """Every question has a wrong solution put together from what is published; it earns half at most.
+
+    A function earns all or nothing, and `test_wrong_solution_loses_its_question` shows that it is nothing.
+    """
+    tagged = {one["question"] for one in mutants(homework).values() if one.get("tag") == "published"}
+    elsewhere = module(homework / "mutants.py").ELSEWHERE
+    by_hand = {question.id for question in questions(homework) if question.manual or question.weights}
+    assert set(elsewhere) == by_hand and tagged == {one.id for one in questions(homework)} - by_hand
+    for question in questions(homework):
+        if question.id in elsewhere:
+            earned, why = elsewhere[question.id]
+            assert 2 * earned <= question.points and why
+
+
+@each
 def test_wrong_solutions_lose_no_other_question(homework):
     """No driver calls an answer of another question."""
     for question in questions(homework):
@@ -398,10 +414,23 @@ def test_formulas_of_the_hidden_checks_of_homework_2_hold():
         power = lambda x, a=alpha, p=p, q=q: np.exp((1 + a) / 2 * p(x) + (1 - a) / 2 * q(x))  # noqa: E731
         expected = 4 / (1 - alpha**2) * (1 - integrate.quad(power, -40, 40, limit=500)[0])
         assert hidden.exact_gaussian(mean_p, std_p, mean_q, std_q, alpha) == pytest.approx(expected, rel=1e-6)
-    for d, low, high in (1, -2, 2), (2, -2, 2), (5, -1, 1), (8, -1, 2):
-        inputs, kl = hidden.exact_pair(rng, d, low, high, (3,))
-        given = {name: torch.from_numpy(value) for name, value in inputs.items()}
-        first = torch.distributions.MultivariateNormal(given["mean_1"], given["cov_1"])
-        second = torch.distributions.MultivariateNormal(given["mean_2"], given["cov_2"])
-        assert torch.distributions.kl_divergence(first, second).numpy() == pytest.approx(kl)
-        assert (kl > 0.3).all()
+    for d, rank in (1, 1), (3, 5), (40, 3):
+        pair = [hidden.gaussian(rng, (d,), rank, strength=30) for _ in range(2)]
+        exact = [
+            torch.distributions.MultivariateNormal(
+                torch.from_numpy(mean),
+                precision_matrix=torch.from_numpy(np.diag(diagonal) + factor @ factor.T),
+            )
+            for mean, diagonal, factor in pair
+        ]
+        kl = torch.distributions.kl_divergence(*exact).item()
+        assert hidden.low_rank_kl(*pair[0], *pair[1]) == pytest.approx(kl)
+    for m, n, context in (2, 9, 1), (9, 70, 3), (9, 70, 8):
+        first, last = hidden.units(rng, n, m)
+        place = np.arange(1, m + 1)
+        hears = (first[:, None] <= place) & (place <= last[:, None])
+        feeds = (last[:, None] < place) & (place <= first[:, None] + context)
+        product = feeds.T.astype(int) @ hears.astype(int)
+        assert np.array_equal(hidden.wide_counts(first, last, m, context), product)
+    full = [hidden.covariance_dimension(5, rank) for rank in range(1, 6)]
+    assert full == [10, 14, 15, 15, 15]  # 5 + 5 r - r (r - 1) / 2, and no more than 15

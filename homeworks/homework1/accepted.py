@@ -66,34 +66,40 @@ def fit_histogram(first, last, n_bins, nll_and_gradient, *, steps, batch_size, l
     ],
     "q2a": [
         """
-def made_masks(order, n_values, hidden_sizes):
+def made_masks(order, n_in, n_out, hidden_sizes, context):
+    # Units know the first and the last coordinate that they hear, [f, a]; they serve a + 1 to f + c.
     m = len(order)
     rank = torch.empty(m, dtype=torch.int64)
     rank[order] = torch.arange(m)
-    degrees = [rank + 1, *(torch.randint(1, m, (size,)) for size in hidden_sizes)]
-    masks = [above[:, None] >= below for below, above in zip(degrees, degrees[1:])]
-    masks[0] = masks[0].repeat_interleave(n_values, dim=1)
-    return masks + [(rank[:, None] + 1 > degrees[-1]).repeat_interleave(n_values, dim=0)]
+    spans = [(f, a) for a in range(m - 1) for f in range(max(0, a - context + 1), a + 1)]
+    below = torch.stack([rank, rank], 1).repeat_interleave(n_in, 0)
+    masks = []
+    for size in hidden_sizes:
+        above = torch.tensor([spans[k % len(spans)] for k in range(size)])
+        masks.append((above[:, None, 0] <= below[:, 0]) & (above[:, None, 1] >= below[:, 1]))
+        below = above
+    served = rank.repeat_interleave(n_out)[:, None]
+    return masks + [(served > below[:, 1]) & (served <= below[:, 0] + context)]
 """,
         """
-def made_masks(order, n_values, hidden_sizes):
+def made_masks(order, n_in, n_out, hidden_sizes, context):
+    # Every hidden unit hears one coordinate alone, and tells those that come soon after it.
     order, masks = order.tolist(), []
-    units = [order.index(i) for i in range(len(order)) for _ in range(n_values)]
-    below = units
+    below = [order.index(i) for i in range(len(order)) for _ in range(n_in)]
     for size in hidden_sizes:
-        above = [k * (len(order) - 1) // size for k in range(size)]
-        masks.append(torch.tensor([[b <= a for b in below] for a in above]))
+        above = torch.randint(len(order) - 1, (size,)).tolist()
+        masks.append(torch.tensor([[b == a for b in below] for a in above]))
         below = above
-    return tuple(masks) + (torch.tensor([[b < a for b in below] for a in units]),)
+    served = [order.index(i) for i in range(len(order)) for _ in range(n_out)]
+    return tuple(masks) + (torch.tensor([[0 < s - b <= context for b in below] for s in served]),)
 """,
     ],
     "q2b": [
         """
-class CategoricalMADE(nn.Module):
+class OrdinalMADE(nn.Module):
     def __init__(self, masks, n_values):
         super().__init__()
         self.masks, self.n_values = [mask.float() for mask in masks], n_values
-        self.m = masks[-1].shape[0] // n_values
         self.weights = nn.ParameterList([torch.randn(mask.shape) / mask.shape[1] ** 0.5 for mask in masks])
         self.biases = nn.ParameterList([torch.zeros(len(mask)) for mask in masks])
     def forward(self, x):
@@ -101,7 +107,11 @@ class CategoricalMADE(nn.Module):
         for mask, weight, bias in zip(self.masks[:-1], self.weights, self.biases):
             h = torch.relu(h @ (mask * weight).T + bias)
         h = h @ (self.masks[-1] * self.weights[-1]).T + self.biases[-1]
-        return h.reshape(len(x), self.m, self.n_values).permute(0, 2, 1)
+        left, log_p = 0, []
+        for a in h.reshape(len(x), -1, self.n_values - 1).unbind(2):
+            log_p.append(left - F.softplus(-a))
+            left = left - F.softplus(a)
+        return torch.stack([*log_p, left], 1)
     def log_prob(self, x):
         return torch.distributions.Categorical(logits=self(x).transpose(1, 2)).log_prob(x).sum(-1)
 """,
@@ -147,19 +157,28 @@ def sample(logits, order, n, n_values, generator):
     ],
     "q3a": [
         """
-def step_masks(step, hidden_sizes):
-    last = step.max().item()
-    one, two = (torch.linspace(0, last - 1, size).round() for size in hidden_sizes)
-    hidden = [one[:, None] >= step[None], two[:, None] >= one[None]]
-    return [*hidden, step[:, None] > two[None], step[:, None] > step[None]]
+def fewest_steps(sees):
+    step, left, t = torch.full((len(sees),), -1), torch.ones(len(sees), dtype=torch.bool), 0
+    while left.any():
+        now = left & ~(sees & left).any(1)
+        if not now.any():
+            raise ValueError("a circle")
+        step[now], left, t = t, left & ~now, t + 1
+    return step
 """,
         """
-def step_masks(step, hidden_sizes):
-    last = int(step.max())
-    every = torch.arange(1, last + 1)
-    one, two = (torch.cat([every, torch.randint(1, last + 1, (size - last,))]) for size in hidden_sizes)
-    rank = step + 1
-    return one[:, None] >= rank, two[:, None] >= one, rank[:, None] > two, rank[:, None] > rank
+def fewest_steps(sees):
+    import graphlib
+
+    sorter = graphlib.TopologicalSorter({i: row.nonzero().flatten().tolist() for i, row in enumerate(sees)})
+    sorter.prepare()  # its CycleError is a ValueError
+    step, t = torch.zeros(len(sees), dtype=torch.int64), 0
+    while sorter.is_active():
+        ready = sorter.get_ready()
+        step[list(ready)] = t
+        sorter.done(*ready)
+        t += 1
+    return step
 """,
     ],
     "q3b": [

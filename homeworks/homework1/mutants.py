@@ -1,30 +1,105 @@
 """Wrong solutions of homework 1: each is the right one with one change, and must lose its own question only.
 
-`MUTANTS` maps a name to the question, the answer cell, its source, and why a student might write it.
+`MUTANTS` maps a name to the question, the answer cell, its source, and why a student might write it. The tag
+`published` marks the best answer that can be put together from lectures, seminars, the visible cells of the
+student version and the libraries, without an idea: it must lose at least half of the points.
 """
 
 from pathlib import Path
 
 from grading.mutants import changes_of
 
-mutant = changes_of(Path(__file__).with_name("hw1.solution.ipynb"))
+change = changes_of(Path(__file__).with_name("hw1.solution.ipynb"))
 
-ZERO_LOGITS = """# @answer q2b
-class CategoricalMADE(nn.Module):
+
+def mutant(*arguments, **more):
+    """Return the right answer with one change, and with a tag where there is one."""
+    return change(*arguments) | more
+
+
+# What the tests cannot judge as a function: points that the best published answer earns, and why.
+ELSEWHERE = {
+    "q3d": (0, "Task 2's recipe on centred images: 119.8 nats where 105 are asked for, see hidden.py.")
+}
+
+BUCKETIZE = """# @answer q1a
+def bin_index(x, low, high, n_bins):
+    if x.min() < low or x.max() > high:
+        raise ValueError
+    return torch.bucketize(x, torch.linspace(low, high, n_bins + 1, dtype=x.dtype)) - 1
+"""
+
+AUTOGRAD = """# @answer q1b
+def nll_and_gradient(theta, first, last):
+    theta = theta.clone().requires_grad_()
+    p = theta.softmax(0).cumsum(0)
+    nll = -(p[last] - F.pad(p, (1, 0))[first]).log().mean()
+    return nll.detach(), torch.autograd.grad(nll, theta)[0]
+"""
+
+WINDOW_ON_THE_FIRST_LAYER = """# @answer q2a
+def made_masks(order, n_in, n_out, hidden_sizes, context):
+    m = len(order)
+    degree = torch.argsort(order) + 1
+    inputs, outputs = degree.repeat_interleave(n_in), degree.repeat_interleave(n_out)
+    masks, below = [], inputs
+    for width in hidden_sizes:
+        degrees = torch.linspace(1, m - 1, width).round()
+        mask = degrees[:, None] >= below
+        masks.append(mask & (degrees[:, None] - context < below) if below is inputs else mask)
+        below = degrees
+    return [*masks, outputs[:, None] > below]
+"""
+
+SOFTMAX = """# @answer q2b
+class OrdinalMADE(nn.Module):
     def __init__(self, masks, n_values):
         super().__init__()
-        self.n_values, self.m = n_values, len(masks[-1]) // n_values
+        self.n_values = n_values
+        self.layers = nn.ModuleList(nn.Linear(mask.shape[1], mask.shape[0]) for mask in masks)
+        for k, mask in enumerate(masks):
+            self.register_buffer(f"mask{k}", mask)
+
+    def forward(self, x):
+        h = F.one_hot(x, self.n_values).flatten(1).to(self.layers[0].weight.dtype)
+        for k, layer in enumerate(self.layers):
+            h = F.linear(h if k == 0 else F.relu(h), layer.weight * self.get_buffer(f"mask{k}"), layer.bias)
+        return F.pad(h.unflatten(1, (-1, self.n_values - 1)), (0, 1)).transpose(1, 2).log_softmax(1)
+
+    def log_prob(self, x):
+        return -F.cross_entropy(self(x), x, reduction="none").sum(1)
+"""
+
+UNIFORM = """# @answer q2b
+class OrdinalMADE(nn.Module):
+    def __init__(self, masks, n_values):
+        super().__init__()
+        self.n_values, self.m = n_values, len(masks[-1]) // (n_values - 1)
         self.unused = nn.Parameter(torch.zeros(1))
 
     def forward(self, x):
-        return torch.zeros(len(x), self.n_values, self.m)
+        return torch.full((len(x), self.n_values, self.m), -math.log(self.n_values))
 
     def log_prob(self, x):
         return torch.full((len(x),), -self.m * math.log(self.n_values))
 """
 
+ROWS_COUNTED = """# @answer q3a
+def fewest_steps(sees):
+    if (sees & sees.T).any():
+        raise ValueError("pixels see each other")
+    return torch.unique(sees.sum(1), return_inverse=True)[1]
+"""
+
 MUTANTS = {
     # ---- q1a
+    "bucketize": {
+        "question": "q1a",
+        "cell": "q1a",
+        "source": BUCKETIZE,
+        "why": "One call of torch, whose bins hold their right edge.",
+        "tag": "published",
+    },
     "right_edge_opens_a_bin": mutant(
         "q1a", "clamp(max=n_bins - 1)", "clamp(max=n_bins)", "The largest number falls into a bin of its own."
     ),
@@ -39,6 +114,13 @@ MUTANTS = {
         "q1a", "x.min() < low or x.max() > high", "False", "Numbers outside the range count as the last bins."
     ),
     # ---- q1b
+    "autograd": {
+        "question": "q1b",
+        "cell": "q1b",
+        "source": AUTOGRAD,
+        "why": "Seminar 1's histogram: autograd does not record here, and a difference of sums cancels.",
+        "tag": "published",
+    },
     "log_base_2": mutant(
         "q1b",
         "return nll.mean(), gradient",
@@ -64,6 +146,13 @@ MUTANTS = {
         "Exponentials of large logits are infinite.",
     ),
     # ---- q1c
+    "global_generator": mutant(
+        "q1c",
+        ", generator=generator)",
+        ")",
+        "Seminar 1's loop: batches from the global generator.",
+        tag="published",
+    ),
     "climbs": mutant(
         "q1c", "theta - learning_rate", "theta + learning_rate", "Ascends the negative log-likelihood."
     ),
@@ -86,8 +175,15 @@ MUTANTS = {
         "The history begins after the first step.",
     ),
     # ---- q2a
+    "window_on_the_first_layer": {
+        "question": "q2a",
+        "cell": "q2a",
+        "source": WINDOW_ON_THE_FIRST_LAYER,
+        "why": "Seminar 1's masks with a window on the inputs: higher layers pass on what is too old.",
+        "tag": "published",
+    },
     "last_mask_not_strict": mutant(
-        "q2a", "rank[:, None] > below", "rank[:, None] >= below", "Every coordinate sees itself."
+        "q2a", "(inputs < first)", "(inputs <= first)", "Every coordinate sees itself."
     ),
     "order_taken_for_rank": mutant(
         "q2a",
@@ -95,16 +191,35 @@ MUTANTS = {
         "order",
         "Right for orders that are their own inverse, as all with two coordinates are.",
     ),
-    "values_outside_coordinates": mutant(
-        "q2a", "repeat_interleave(n_values)", "repeat(n_values)", "Unit v m + i instead of i V + v."
+    "units_outside_coordinates": mutant(
+        "q2a", "rank.repeat_interleave(n_in)", "rank.repeat(n_in)", "Unit v m + i instead of i V + v."
     ),
     "all_hidden_units_alike": mutant(
         "q2a",
-        "torch.arange(size) % (m - 1)",
-        "torch.zeros(size)",
-        "Everybody sees the first coordinate and nothing else.",
+        "torch.arange(size) % (m - 1) + 1",
+        "torch.ones(size)",
+        "One coordinate sees the first, and the others nothing.",
+    ),
+    "context_ignored": mutant(
+        "q2a", "(first - context <= inputs) & ", "", "Every coordinate sees all that were drawn before it."
+    ),
+    "context_one_too_long": mutant(
+        "q2a", "first - context <= inputs", "first - context <= inputs + 1", "The window is one too wide."
+    ),
+    "degrees_between_hidden_layers": mutant(
+        "q2a",
+        "above[:, None] == below",
+        "above[:, None] >= below",
+        "Right with one hidden layer; with two, old coordinates pass.",
     ),
     # ---- q2b
+    "softmax_over_padded_outputs": {
+        "question": "q2b",
+        "cell": "q2b",
+        "source": SOFTMAX,
+        "why": "The network of task 3 with seminar 1's cross-entropy: a categorical head.",
+        "tag": "published",
+    },
     "mask_in_place": mutant(
         "q2b",
         "            h = F.linear(h if k == 0 else F.relu(h), "
@@ -114,28 +229,46 @@ MUTANTS = {
         "A call of the model destroys weights.",
     ),
     "mean_over_dimensions": mutant(
-        "q2b",
-        'reduction="none").sum(1)',
-        'reduction="none").mean(1)',
-        "Nats per coordinate: no log-probability of x.",
+        "q2b", ".squeeze(1).sum(1)", ".squeeze(1).mean(1)", "Nats per coordinate: no log-probability of x."
     ),
-    "softmax_over_the_wrong_axis": mutant(
+    "running_sum_over_coordinates": mutant(
+        "q2b", ".cumsum(1)", ".cumsum(2)", "Sums run along the coordinates, not along the values."
+    ),
+    "own_refusal_counted": mutant(
         "q2b",
-        '-F.cross_entropy(self(x), x, reduction="none").sum(1)',
-        "self(x).log_softmax(2).gather(1, x[:, None])[:, 0].sum(1)",
-        "Normalised over coordinates, not over values.",
+        "F.logsigmoid(a), (0, 0, 0, 1)) + F.pad(passed, (0, 0, 1, 0))",
+        "F.logsigmoid(a) + passed, (0, 0, 0, 1)) + F.pad(passed[:, -1:], (0, 0, self.n_values - 1, 0))",
+        "A value is both refused and taken.",
+    ),
+    "last_value_forgotten": mutant(
+        "q2b",
+        "F.pad(passed, (0, 0, 1, 0))",
+        "F.pad(passed[:, :-1], (0, 0, 1, 1))",
+        "The last value takes nothing of what is left, and the sum exceeds one.",
+    ),
+    "largest_value_asked_first": mutant(
+        "q2b",
+        "return F.pad(F.logsigmoid(a), (0, 0, 0, 1)) + F.pad(passed, (0, 0, 1, 0))",
+        "return (F.pad(F.logsigmoid(a), (0, 0, 0, 1)) + F.pad(passed, (0, 0, 1, 0))).flip(1)",
+        "Normalised, but the questions go downwards.",
+    ),
+    "one_minus_sigmoid": mutant(
+        "q2b",
+        "F.logsigmoid(-a).cumsum(1)",
+        "(1 - a.sigmoid()).log().cumsum(1)",
+        "The logarithm of a rounded zero where a is large.",
     ),
     "blocks_cut_across": mutant(
         "q2b",
-        "h.unflatten(1, (-1, self.n_values)).transpose(1, 2)",
-        "h.unflatten(1, (self.n_values, -1))",
+        "h.unflatten(1, (-1, self.n_values - 1)).transpose(1, 2)",
+        "h.unflatten(1, (self.n_values - 1, -1))",
         "The shape is right, the units are mixed up.",
     ),
     "no_activation": mutant("q2b", "F.relu(h)", "h", "A deep linear network."),
-    "all_logits_zero": {
+    "every_value_alike": {
         "question": "q2b",
         "cell": "q2b",
-        "source": ZERO_LOGITS,
+        "source": UNIFORM,
         "why": "No network: every value is equally likely, which is normalised and sees nothing.",
     },
     # ---- q2c
@@ -150,6 +283,7 @@ MUTANTS = {
         "log_prob(states).exp() for log_prob in log_probs]).mean(0)",
         "log_prob(states) for log_prob in log_probs]).mean(0).softmax(0)",
         "A product of experts, not a mixture.",
+        tag="published",
     ),
     "table_of_a_sum": mutant("q2c", ".mean(0)", ".sum(0)", "With two models the table sums to two."),
     "table_transposed": mutant(
@@ -171,6 +305,13 @@ MUTANTS = {
     "samples_left_in_drawing_order": mutant(
         "q2d", "return x", "return x[:, order]", "Column k holds what was drawn k-th, not coordinate k."
     ),
+    "global_generator_in_sample": mutant(
+        "q2d",
+        ", generator=generator)",
+        ")",
+        "Seminar 1's sampler: draws from the global generator.",
+        tag="published",
+    ),
     "argmax_instead_of_a_draw": mutant(
         "q2d",
         "torch.multinomial(probability, 1, generator=generator).squeeze(1)",
@@ -187,23 +328,43 @@ MUTANTS = {
         "Coordinates do not see what was drawn before them.",
     ),
     # ---- q3a
-    "steps_see_themselves": mutant(
-        "q3a", "step[:, None] > step", "step[:, None] >= step", "Pixels of one step see each other."
-    ),
-    "last_mask_sees_its_own_step": mutant(
+    "rows_counted": {
+        "question": "q3a",
+        "cell": "q3a",
+        "source": ROWS_COUNTED,
+        "why": "Ranked by how many it sees, as MADE's masks are read: right for groups of pixels.",
+        "tag": "published",
+    },
+    "one_pixel_a_step": mutant(
         "q3a",
-        "step[:, None] > upper",
-        "step[:, None] >= upper",
-        "The classic leak, through the hidden layers only.",
+        "return step",
+        "return step.argsort(stable=True).argsort()",
+        "A right order, in far too many steps.",
     ),
-    "dead_units": mutant(
-        "q3a", "% last for", "% (last + 1) for", "Units that see the last step are seen by nobody."
+    "steps_from_one": mutant("q3a", "return step", "return step + 1", "Counted from 1."),
+    "seen_by_instead_of_sees": mutant(
+        "q3a", ".amax(1)", ".amax(0)", "Rows and columns exchanged: drawn from the end."
     ),
-    "no_direct_connection": mutant(
+    "circles_not_noticed": mutant(
         "q3a",
-        "step[:, None] > step",
-        "torch.zeros(len(step), len(step), dtype=torch.bool)",
-        "It trains all the same.",
+        'raise ValueError("pixels see each other in a circle: there is no order")',
+        "return step",
+        "No error.",
+    ),
+    "one_round": mutant(
+        "q3a",
+        "range(len(sees) + 1)",
+        "range(1)",
+        "No chain of two is followed.",
+    ),
+    "as_late_as_possible": mutant(
+        "q3a",
+        "        step = later\n",
+        "        step = later\n    step = sees.new_zeros(len(sees)).long()\n"
+        "    for _ in range(len(sees)):\n"
+        "        step = torch.where(sees.T, step + 1, 0).amax(1)\n"
+        "    return step.max() - step\n",
+        "Counted from the end.",
     ),
     # ---- q3b
     "mean_over_pixels": mutant(
@@ -219,8 +380,17 @@ MUTANTS = {
         'F.binary_cross_entropy_with_logits(logits, x, reduction="none")',
         'F.binary_cross_entropy(logits.sigmoid(), x, reduction="none")',
         "log of a saturated sigmoid: torch clamps it at -100.",
+        tag="published",
     ),
     # ---- q3c
+    "pixel_by_pixel": mutant(
+        "q3c",
+        "    for t in range(n_known, int(step.max()) + 1):\n        now = step == t\n",
+        "    for i in step.argsort()[(step < n_known).sum() :].tolist():\n"
+        "        now = torch.arange(len(step)) == i\n",
+        "Seminar 1's completion, one pixel a pass: as many calls as unknown pixels.",
+        tag="published",
+    ),
     "completed_in_one_pass": mutant(
         "q3c",
         "    for t in range(n_known, int(step.max()) + 1):\n        now = step == t\n",

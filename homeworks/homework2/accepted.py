@@ -6,48 +6,69 @@
 ACCEPTED = {
     "q1b": [
         """
-def path_counts(degrees, m):
-    counts = torch.zeros(m, m, dtype=torch.int64)
-    often = torch.bincount(degrees, minlength=m + 1)
-    for degree in range(1, m):
-        counts[degree:, :degree] += often[degree]
-    return counts
+def path_counts(first, last, m, context):
+    marks = torch.zeros((m + 2) ** 2, dtype=torch.int64)  # each unit adds 1 to a rectangle of pairs (i, j)
+    one = torch.ones_like(first)
+    low, high = last + 1, (first + context).clamp(max=m) + 1
+    use = low < high
+    for row, column, sign in ((low, first, 1), (low, last + 1, -1), (high, first, -1), (high, last + 1, 1)):
+        marks.index_add_(0, (row * (m + 2) + column)[use], sign * one[use])
+    return marks.reshape(m + 2, m + 2).cumsum(0).cumsum(1)[1:-1, 1:-1].contiguous()
 """,
         """
-def path_counts(degrees, m):
-    place = torch.arange(1, m + 1)
-    values, often = degrees.unique(return_counts=True)
-    into, out = (values[:, None] >= place).long(), (place[:, None] > values).long()
-    return (out * often) @ into
+def path_counts(first, last, m, context):
+    often = np.zeros((m + 1, m + 1), dtype=np.int64)
+    np.add.at(often, (first.numpy(), last.numpy()), 1)
+    often = torch.from_numpy(often)
+    counts = torch.zeros(m, m, dtype=torch.int64)
+    for i in range(2, m + 1):  # units that feed output i begin at i - s at the earliest and end before i
+        start = max(1, i - context)
+        table = often[start:i, start:i]  # (f, a)
+        counts[i - 1, start - 1 : i - 1] = table.cumsum(0).flip(1).cumsum(1).flip(1).diagonal()
+    return counts
 """,
     ],
     "q1c": [
         """
 def deep_path_counts(degrees, m):
-    counts = np.array([[int(i > a) for a in degrees[-1].tolist()] for i in range(1, m + 1)], dtype=object)
-    below = [list(range(1, m + 1)), *[layer.tolist() for layer in degrees]]
-    for k in reversed(range(len(degrees))):
-        mask = np.array([[int(a >= b) for b in below[k]] for a in below[k + 1]], dtype=object)
-        counts = counts.dot(mask)
-    return torch.tensor(counts.tolist(), dtype=torch.int64)
+    rows = np.eye(m, dtype=object)
+    below = np.arange(1, m + 1)
+    for layer in [*degrees, None]:
+        above = np.arange(1, m + 1) - 1 if layer is None else layer.numpy()  # outputs see degrees up to i - 1
+        here = (above[:, None] >= below).astype(object).dot(rows)
+        rows, below = np.concatenate([rows, here]), np.concatenate([below, above])
+    return torch.tensor(rows[-m:].tolist(), dtype=torch.int64)
+""",
+        """
+def deep_path_counts(degrees, m):
+    # ways[a, j]: paths from input j to anything of degree a, found so far
+    ways = torch.cat([torch.zeros(1, m, dtype=torch.int64), torch.eye(m, dtype=torch.int64)])
+    for layer in degrees:
+        ways = ways + layer.bincount(minlength=m + 1)[:, None] * ways.cumsum(0)
+    return ways.cumsum(0)[:-1]
 """,
     ],
     "q2b": [
         """
-def head_sizes(width, height, channels, values, components):
-    shared = components + 2 * components * channels + sum(range(channels)) * components
-    return tuple(width * height * n for n in (channels * values, 3 * channels * components, shared))
+def head_sizes(width, height, channels, values, components, rank):
+    # A triangular F has them all: R, R - 1, ... in its columns, until the covariance is full.
+    covariance = channels
+    for column in range(rank):
+        covariance = min(covariance + channels - column, channels * (channels + 1) // 2)
+    factor = components - 1 + components * channels + components * covariance
+    a_pixel = channels * (values - 1), channels * (3 * components - 1), factor
+    return tuple(width * height * n for n in a_pixel)
 
 
-def crossover(channels, values):
+def crossover(channels, values, rank):
     answer = []
     for head in (1, 2):
         below, above = 0, 1
-        while head_sizes(1, 1, channels, values, above)[head] <= channels * values:
+        while head_sizes(1, 1, channels, values, above, rank)[head] <= channels * (values - 1):
             above *= 2
         while above - below > 1:
             middle = (above + below) // 2
-            if head_sizes(1, 1, channels, values, middle)[head] > channels * values:
+            if head_sizes(1, 1, channels, values, middle, rank)[head] > channels * (values - 1):
                 above = middle
             else:
                 below = middle
@@ -57,25 +78,22 @@ def crossover(channels, values):
     ],
     "q3b": [
         """
-def gaussian_kl(mean_1, covariance_1, mean_2, covariance_2):
-    for covariance in (covariance_1, covariance_2):
-        if not (torch.linalg.eigvalsh(covariance) > 0).all():
-            raise ValueError("not positive definite")
-    shift, inverse = (mean_1 - mean_2).unsqueeze(-1), torch.linalg.inv(covariance_2)
-    logs = torch.linalg.slogdet(covariance_2)[1] - torch.linalg.slogdet(covariance_1)[1]
-    trace = (inverse @ covariance_1).diagonal(dim1=-2, dim2=-1).sum(-1)
-    return 0.5 * (trace + (shift.mT @ inverse @ shift)[..., 0, 0] - mean_1.shape[-1] + logs)
-""",
-        """
-def gaussian_kl(mean_1, covariance_1, mean_2, covariance_2):
-    pair = []
-    for mean, covariance in ((mean_1, covariance_1), (mean_2, covariance_2)):
-        try:
-            factor = torch.linalg.cholesky(covariance)
-            pair.append(torch.distributions.MultivariateNormal(mean, scale_tril=factor))
-        except RuntimeError as error:
-            raise ValueError(str(error)) from None
-    return torch.distributions.kl_divergence(*pair)
+def gaussian_kl(mean_1, diagonal_1, factor_1, mean_2, diagonal_2, factor_2):
+    def core(diagonal, factor):
+        return torch.eye(factor.shape[-1], dtype=torch.float64) + factor.mT @ (factor / diagonal[..., None])
+    core_1, core_2 = core(diagonal_1, factor_1), core(diagonal_2, factor_2)
+    thin = factor_1 / diagonal_1[..., None]
+    def over(matrix):  # tr(matrix Sigma1) for matrix = sum of columns times columns
+        outer = thin.mT @ matrix
+        lost = outer * torch.linalg.solve(core_1, outer)
+        return (matrix**2 / diagonal_1[..., None]).sum((-2, -1)) - lost.sum((-2, -1))
+    inside = thin.mT @ (diagonal_2[..., None] * thin)
+    lost = torch.linalg.solve(core_1, inside).diagonal(dim1=-2, dim2=-1).sum(-1)
+    trace = (diagonal_2 / diagonal_1).sum(-1) - lost + over(factor_2)
+    shift = mean_1 - mean_2
+    square = (diagonal_2 * shift**2).sum(-1) + ((shift[..., None, :] @ factor_2) ** 2).sum((-2, -1))
+    logs = (diagonal_1 / diagonal_2).log().sum(-1) + torch.logdet(core_1) - torch.logdet(core_2)
+    return (trace + square - mean_1.shape[-1] + logs) / 2
 """,
     ],
     "q4b": [
@@ -105,14 +123,14 @@ def score_gradient(mean, log_std, log_joint, z):
     ],
     "q4c": [
         """
-def score_variance(mean, std, level, curvature, target):
-    nodes, weights = np.polynomial.hermite_e.hermegauss(6)
+def leave_one_out_variance(mean, std, level, curvature, target, n):
+    nodes, weights = np.polynomial.hermite_e.hermegauss(8)
     e, w = torch.from_numpy(nodes), torch.from_numpy(weights / weights.sum())
     part = -0.5 * curvature[:, None] * (mean[:, None] + std[:, None] * e - target[:, None]) ** 2
-    first, spread = part @ w, (part - (part @ w)[:, None]) ** 2 @ w
-    own = part - first[:, None] + level + first.sum()
-    total = own.square() @ (w * e**2) + (spread.sum() - spread)
-    return (total - (part @ (w * e)) ** 2) / std**2
+    part = part - (part @ w)[:, None]
+    slope, spread = part @ (w * e), part**2 @ w
+    alone = part**2 @ (w * e**2) + spread.sum() - spread - slope**2
+    return (alone + (spread.sum() + slope**2) / (n - 1)) / n / std**2
 """,
     ],
     "q5b": [

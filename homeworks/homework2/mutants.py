@@ -1,52 +1,157 @@
 """Wrong solutions of homework 2: each is the right one with one change, and must lose its own question only.
 
-`MUTANTS` maps a name to the question, the answer cell, its source, and why a student might write it.
+`MUTANTS` maps a name to the question, the answer cell, its source, and why a student might write it. The tag
+`published` marks the best answer that can be put together from lectures, seminars, the visible cells of the
+student version and the libraries, without an idea: it must lose at least half of the points.
 """
 
 from pathlib import Path
 
 from grading.mutants import changes_of
 
-mutant = changes_of(Path(__file__).with_name("hw2.solution.ipynb"))
+change = changes_of(Path(__file__).with_name("hw2.solution.ipynb"))
+
+
+def mutant(*arguments, **more):
+    """Return the right answer with one change, and with a tag where there is one."""
+    return change(*arguments) | more
+
+
+# What is marked by hand: points that the best published answer earns by the rubric, and why.
+ELSEWHERE = {
+    "q1a": (
+        0.5,
+        "Lecture 1's theorem with degrees in place of first and last inputs: the rubric's last line.",
+    ),
+    "q2a": (0.15, "Outputs counted as lecture 1 counts them: the rubric's last line."),
+    "q3a": (0.25, "Lecture 3's divergence of diagonal Gaussians: the log ratio alone."),
+    "q4a": (1.0, "Lecture 3's identity without the entropy, 0.5; its covariance and constant baseline, 0.5."),
+    "q5a": (0.25, "Form (1), which the hints and q5b's give away."),
+}
+
+LECTURE_IN_A_BAND = """# @answer q1b
+def path_counts(first, last, m, context):
+    up_to = torch.bincount(last, minlength=m + 1).cumsum(0)[:m]
+    return (up_to[:, None] - up_to[None, :]).tril().triu(-context)
+"""
+
+PRODUCT_OF_MASKS = """# @answer q1c
+def deep_path_counts(degrees, m):
+    place = torch.arange(1, m + 1)
+    counts, below = torch.eye(m, dtype=torch.int64), place
+    for layer in degrees:
+        counts = (layer[:, None] >= below).long() @ counts
+        below = layer
+    direct = (place[:, None] > place).long()
+    return (place[:, None] > below).long() @ counts + direct
+"""
+
+OUTPUTS_COUNTED = """# @answer q2b
+def head_sizes(width, height, channels, values, components, rank):
+    pixels = width * height
+    factor = pixels * components * (1 + 2 * channels + channels * rank)
+    return pixels * channels * values, pixels * channels * 3 * components, factor
+
+
+def crossover(channels, values, rank):
+    return values // 3 + 1, channels * values // (1 + 2 * channels + channels * rank) + 1
+"""
+
+DENSITIES_OF_TORCH = """# @answer q3b
+def gaussian_kl(mean_1, diagonal_1, factor_1, mean_2, diagonal_2, factor_2):
+    pair = [
+        torch.distributions.MultivariateNormal(mean, precision_matrix=a.diag_embed() + U @ U.mT)
+        for mean, a, U in ((mean_1, diagonal_1, factor_1), (mean_2, diagonal_2, factor_2))
+    ]
+    return torch.distributions.kl_divergence(*pair)
+"""
+
+LOW_RANK_COVARIANCE = """# @answer q3b
+def gaussian_kl(mean_1, diagonal_1, factor_1, mean_2, diagonal_2, factor_2):
+    pair = [
+        torch.distributions.LowRankMultivariateNormal(mean, factor / diagonal.unsqueeze(-1), 1 / diagonal)
+        for mean, diagonal, factor in ((mean_1, diagonal_1, factor_1), (mean_2, diagonal_2, factor_2))
+    ]
+    return torch.distributions.kl_divergence(*pair)
+"""
+
+SUMMED_ON_A_GRID = """# @answer q5c
+def gaussian_alpha_divergence(mean_p, std_p, mean_q, std_q, alpha):
+    p = torch.distributions.Normal(mean_p[..., None], std_p[..., None])
+    q = torch.distributions.Normal(mean_q[..., None], std_q[..., None])
+    if abs(alpha) == 1:
+        pair = (p, q) if alpha == 1 else (q, p)
+        return torch.distributions.kl_divergence(*pair)[..., 0]
+    grid = torch.linspace(-30, 30, 60_001, dtype=torch.float64)
+    integral = ((1 + alpha) / 2 * p.log_prob(grid) + (1 - alpha) / 2 * q.log_prob(grid)).exp().sum(-1) * 1e-3
+    return 4 / (1 - alpha**2) * (1 - integral)
+"""
 
 MUTANTS = {
     # ---- q1b
+    "lecture_in_a_band": {
+        "question": "q1b",
+        "cell": "q1b",
+        "source": LECTURE_IN_A_BAND,
+        "why": "Lecture 1's degrees with the far paths cut away: units still count that hear too far back.",
+        "tag": "published",
+    },
     "counts_through_masks": mutant(
         "q1b",
-        "    up_to =",
+        "    often =",
         "    place = torch.arange(1, m + 1)\n"
-        "    if degrees.numel() > 100_000:\n"
+        "    if first.numel() > 100_000:\n"
         "        raise MemoryError\n"  # torch says so in the sandbox, after a while
-        "    return (place[:, None] > degrees).long() @ (degrees[:, None] >= place).long()\n"
-        "    up_to =",
+        "    hears = (first[:, None] <= place) & (place <= last[:, None])\n"
+        "    feeds = (last < place[:, None]) & (place[:, None] <= first + context)\n"
+        "    return feeds.long() @ hears.long()\n"
+        "    often =",
         "The product of the masks: right, and too large for a million units.",
     ),
-    "counts_one_degree_late": mutant(
+    "left_end_off_by_one": mutant(
+        "q1b", "(i - context - 1)", "(i - context)", "Units that begin at i - s are left out."
+    ),
+    "left_end_forgotten": mutant(
         "q1b",
-        "cumsum(0)[:m]",
-        "cumsum(0)[1 : m + 1]",
-        "Degrees up to i instead of i - 1: an end is off by one.",
+        " - up_to[before, i - 1] - up_to[j, j - 1] + up_to[before, j - 1]",
+        " - up_to[j, j - 1]",
+        "Units that begin before i - s hear what output i must not know.",
+    ),
+    "corner_taken_twice": mutant(
+        "q1b",
+        " + up_to[before, j - 1]",
+        "",
+        "Inclusion and exclusion without the last term.",
     ),
     "counts_above_the_diagonal": mutant(
-        "q1b", ".tril()", "", "The formula also at i < j, where it is negative."
+        "q1b", ".tril(-1)", "", "The formula also at i < j, where it means nothing."
     ),
-    "counts_without_sign": mutant("q1b", ".tril()", ".abs()", "Symmetric: inputs see later outputs."),
+    "counts_beyond_the_context": mutant(
+        "q1b", ".triu(-context)", "", "The formula also at i > j + s, where it means nothing."
+    ),
     "inputs_for_outputs": mutant(
         "q1b",
-        "return (up_to[:, None] - up_to[None, :]).tril()",
-        "return (up_to[None, :] - up_to[:, None]).triu()",
+        "return counts.tril(-1).triu(-context)",
+        "return counts.tril(-1).triu(-context).T.contiguous()",
         "Rows for inputs and columns for outputs.",
     ),
-    "bins_without_the_rare": mutant(
-        "q1b",
-        "torch.bincount(degrees, minlength=m + 1).cumsum(0)[:m]",
-        "F.pad(degrees.unique(return_counts=True)[1].cumsum(0), (0, m))[:m]",
-        "Degrees that do not occur are skipped.",
+    "first_and_last_exchanged": mutant(
+        "q1b", "first * (m + 1) + last", "last * (m + 1) + first", "The axes of the table exchanged."
     ),
     "counts_of_another_type": mutant(
-        "q1b", ".tril()", ".tril().int()", "int32 where the task says int64: too small for a wider network."
+        "q1b",
+        ".triu(-context)  #",
+        ".triu(-context).int()  #",
+        "int32 where the task says int64: too small for a wider network.",
     ),
     # ---- q1c
+    "product_of_masks": {
+        "question": "q1c",
+        "cell": "q1c",
+        "source": PRODUCT_OF_MASKS,
+        "why": "Lecture 1's product, and the direct connections of seminar 1: no path skips a layer of two.",
+        "tag": "published",
+    },
     "float32_product": mutant(
         "q1c",
         "(place[:, None] > below).long() @ counts",
@@ -61,8 +166,8 @@ MUTANTS = {
     ),
     "strict_between_hidden_layers": mutant(
         "q1c",
-        "layer[:, None] >= below",
-        "layer[:, None] > (below if below is not place else below - 1)",
+        "layer[:, None] >= below)",
+        "layer[:, None] >= below + (torch.arange(len(below)) >= m))",
         "Units of one degree do not see each other.",
     ),
     "last_mask_not_strict": mutant(
@@ -74,6 +179,18 @@ MUTANTS = {
         "for layer in reversed(degrees)",
         "The layer next to the output comes first.",
     ),
+    "outputs_see_the_last_layer_only": mutant(
+        "q1c",
+        "return (place[:, None] > below).long() @ counts",
+        "return (place[:, None] > below[-len(layer) :]).long() @ counts[-len(layer) :]",
+        "Short cuts between hidden layers, but none into the outputs.",
+    ),
+    "direct_path_forgotten": mutant(
+        "q1c",
+        "return (place[:, None] > below).long() @ counts",
+        "return (place[:, None] > below[m:]).long() @ counts[m:]",
+        "The path that leaves out every hidden layer.",
+    ),
     "paths_to_hidden_layers_only": mutant(
         "q1c",
         "layer[:, None] >= below).long() @ counts",
@@ -81,128 +198,124 @@ MUTANTS = {
         "Whether there is a path, instead of how many.",
     ),
     # ---- q2b
+    "outputs_counted": {
+        "question": "q2b",
+        "cell": "q2b",
+        "source": OUTPUTS_COUNTED,
+        "why": "Counted as lecture 1 counts: what the network outputs, redundant or not.",
+        "tag": "published",
+    },
+    "rotations_forgotten": mutant(
+        "q2b", " - rank * (rank - 1) // 2", "", "F and F Q taken for two covariances."
+    ),
+    "more_than_a_covariance_has": mutant(
+        "q2b",
+        "min(factored, channels * (channels + 1) // 2)",
+        "factored",
+        "Free numbers beyond those of a symmetric matrix.",
+    ),
+    "always_a_full_covariance": mutant(
+        "q2b",
+        "min(factored, channels * (channels + 1) // 2)",
+        "channels * (channels + 1) // 2",
+        "The factor counts as if it had full rank.",
+    ),
+    "matrices_with_reflections": mutant(
+        "q2b",
+        "rank * (rank - 1) // 2",
+        "rank * (rank + 1) // 2",
+        "The equations of Q counted, not its freedom.",
+    ),
     "weights_for_every_channel": mutant(
         "q2b",
-        "(1 + 2 * channels + pairs)",
-        "(3 * channels + pairs)",
-        "The shared head has weights for every channel.",
-    ),
-    "pairs_in_both_orders": mutant(
-        "q2b",
-        "pairs = channels * (channels - 1) // 2",
-        "pairs = channels * (channels - 1)",
-        "Every pair twice.",
-    ),
-    "a_channel_paired_with_itself": mutant(
-        "q2b",
-        "pairs = channels * (channels - 1) // 2",
-        "pairs = channels * (channels + 1) // 2",
-        "Pairs r = r' too.",
-    ),
-    "coefficients_for_every_pixel_only": mutant(
-        "q2b",
-        "pixels * components * (1 + 2 * channels + pairs)",
-        "pixels * (components * (1 + 2 * channels) + pairs)",
-        "The sum over components left out of the coefficients.",
+        "components * (1 + channels + covariance) - 1",
+        "components * (2 * channels + covariance) - channels",
+        "The factor head has weights for every channel.",
     ),
     "no_log_scales": mutant(
         "q2b",
-        "pixels * channels * 3 * components",
-        "pixels * channels * 2 * components",
+        "pixels * channels * (3 * components - 1)",
+        "pixels * channels * (2 * components - 1)",
         "Weights and means only.",
     ),
-    "redundant_weight_left_out": mutant(
+    "one_redundant_logit_an_image": mutant(
         "q2b",
-        "pixels * channels * 3 * components",
-        "pixels * channels * (3 * components - 1)",
-        "Free parameters instead of outputs.",
+        "pixels * channels * (values - 1)",
+        "pixels * channels * values - 1",
+        "One logit too many in all, instead of one in every softmax.",
     ),
     "at_least_as_large": mutant(
         "q2b",
-        "return values // 3 + 1, channels * values // numbers_a_component + 1",
-        "return -(-values // 3), -(-channels * values // numbers_a_component)",
+        "return values // 3 + 1, (categorical + 1) // (one + 1) + 1",
+        "return -(-values // 3), -(-(categorical + 1) // (one + 1))",
         "A ceiling: equal where the division has no rest, not larger.",
     ),
     "division_of_floats": mutant(
         "q2b",
-        "categorical = pixels * channels * values",
-        "categorical = int(float(pixels) * channels * values)",
+        "categorical = pixels * channels * (values - 1)",
+        "categorical = int(float(pixels) * channels * (values - 1))",
         "Rounded from 2**53 on.",
-    ),
-    "crossover_without_pairs": mutant(
-        "q2b",
-        "1 + 2 * channels + channels * (channels - 1) // 2",
-        "1 + 2 * channels",
-        "The two functions count differently.",
     ),
     "heads_in_another_order": mutant(
         "q2b",
-        "return categorical, mixture, shared",
-        "return categorical, shared, mixture",
+        "return categorical, mixture, factor",
+        "return categorical, factor, mixture",
         "Heads exchanged.",
     ),
     # ---- q3b
+    "densities_of_torch": {
+        "question": "q3b",
+        "cell": "q3b",
+        "source": DENSITIES_OF_TORCH,
+        "why": "One call of torch.distributions, right where a matrix of d x d fits.",
+        "tag": "published",
+    },
+    "low_rank_covariance": {
+        "question": "q3b",
+        "cell": "q3b",
+        "source": LOW_RANK_COVARIANCE,
+        "why": "The inverse of a sum taken for a sum of inverses: torch's low-rank covariances.",
+        "tag": "published",
+    },
     "other_direction": mutant(
         "q3b",
-        "torch.linalg.cholesky_ex, (covariance_1, covariance_2)",
-        "torch.linalg.cholesky_ex, (covariance_2, covariance_1)",
+        "inner_1, inner_2 = inner(",
+        "mean_1, diagonal_1, factor_1, mean_2, diagonal_2, factor_2 = "
+        "mean_2, diagonal_2, factor_2, mean_1, diagonal_1, factor_1\n    inner_1, inner_2 = inner(",
         "KL(p || q): zero for equal Gaussians as well.",
     ),
+    "no_half": mutant("q3b", "return 0.5 * (trace", "return (trace", "The factor one half is lost."),
     "diagonals_only": mutant(
-        "q3b",
-        "    if failed_1",
-        "    factor_1, factor_2 = (torch.diag_embed(c.diagonal(dim1=-2, dim2=-1).clamp(min=1e-300).sqrt()) "
-        "for c in (covariance_1, covariance_2))\n    if failed_1",
-        "The formula of a VAE's encoder.",
+        "q3b", "- half.square().sum(-2)", "", "The variances of the diagonal part: the factor is overlooked."
     ),
-    "no_half": mutant("q3b", "return 0.5 * (squares", "return (squares", "The factor one half is lost."),
-    "log_determinants_without_square": mutant(
-        "q3b",
-        "2 * solved.diagonal",
-        "solved.diagonal",
-        "The determinant of the factor, not of the covariance.",
+    "trace_of_the_factors_left_out": mutant(
+        "q3b", " - (half @ factor_2).square().sum((-2, -1))", "", "Factors meet in the trace, too."
     ),
-    "determinant_underflows": mutant(
+    "determinants_without_square": mutant(
         "q3b",
-        "2 * solved.diagonal(dim1=-2, dim2=-1).log().sum(-1)",
-        "covariance_1.det().log() - covariance_2.det().log()",
-        "Determinants of many dimensions leave the range of floats.",
+        "sign * 2 * factor",
+        "sign * factor",
+        "The determinant of the Cholesky factor, not of the matrix.",
     ),
-    "jitter": mutant(
+    "sign_of_the_determinants": mutant(
         "q3b",
-        "(covariance_1, covariance_2))",
-        "(covariance_1, covariance_2 + 1e-6 * torch.eye(mean_1.shape[-1], dtype=torch.float64)))",
-        "A habit from Gaussian processes: it changes small eigenvalues.",
+        "(1, inner_1), (-1, inner_2)",
+        "(-1, inner_1), (1, inner_2)",
+        "Precisions taken for covariances.",
     ),
-    "single_precision": mutant(
+    "square_with_the_diagonal_only": mutant(
         "q3b",
-        "map(torch.linalg.cholesky_ex, (covariance_1, covariance_2))",
-        "((factor.double(), failed) for factor, failed in "
-        "(torch.linalg.cholesky_ex(c.float()) for c in (covariance_1, covariance_2)))",
-        "float32 has no digits left at a condition number of 1e9.",
-    ),
-    "sign_of_the_determinant": mutant(
-        "q3b",
-        "failed_1.any() or failed_2.any()",
-        "(torch.linalg.slogdet(covariance_1)[0] <= 0).any() "
-        "or (torch.linalg.slogdet(covariance_2)[0] <= 0).any()",
-        "Two negative eigenvalues have a positive product.",
-    ),
-    "second_covariance_not_looked_at": mutant(
-        "q3b", "failed_1.any() or failed_2.any()", "failed_1.any()", "Only the first is checked."
-    ),
-    "only_diagonals_looked_at": mutant(
-        "q3b",
-        "failed_1.any() or failed_2.any()",
-        "any((c.diagonal(dim1=-2, dim2=-1) <= 0).any() for c in (covariance_1, covariance_2))",
-        "Positive variances do not make a matrix positive definite.",
+        " + (factor_2.mT @ shift.unsqueeze(-1)).square().sum((-2, -1))",
+        "",
+        "Means are apart along the factor, too.",
     ),
     # ---- q4b
     "entropy_forgotten": mutant(
         "q4b",
         "(log_joint(z) - log_q)",
         "log_joint(z)",
-        "The gradient of E log p(x, z): phi in log q is overlooked.",
+        "Seminar 3's estimator, where h does not contain phi: the entropy is overlooked.",
+        tag="published",
     ),
     "entropy_counted_twice": mutant(
         "q4b",
@@ -255,50 +368,53 @@ MUTANTS = {
         "The right expectation, from points that may not be asked for.",
     ),
     # ---- q4c
+    "mean_known": mutant(
+        "q4c",
+        "same / n + other / (n * (n - 1))",
+        "same / n",
+        "Seminar 3's baseline E h over n samples: the others' mean is taken for the true one.",
+        tag="published",
+    ),
     "variance_is_second_moment": mutant(
         "q4c",
-        "(second_moment - linear.square())",
-        "second_moment",
+        "(total - spread) - linear.square()",
+        "(total - spread)",
         "The square of the mean is not subtracted.",
     ),
-    "fourth_moment_one": mutant(
-        "q4c", "+ 3 * linear.square()", "+ linear.square()", "E eps^4 taken for (E eps^2)^2."
-    ),
+    "fourth_moment_one": mutant("q4c", "own = 3 * linear", "own = linear", "E eps^4 taken for (E eps^2)^2."),
     "sixth_moment_nine": mutant(
-        "q4c", "15 * square.square()", "9 * square.square()", "E eps^6 taken for (E eps^4)^2 = 9."
+        "q4c", "10 * square.square()", "4 * square.square()", "E eps^6 taken for (E eps^4)^2 = 9."
     ),
-    "cross_term_lost": mutant(
-        "q4c",
-        " + 6 * rest_mean * square",
-        "",
-        "The rest and the square of the own coordinate are correlated through the score.",
+    "square_not_centred": mutant(
+        "q4c", "10 * square.square()", "15 * square.square()", "The mean of eps^2 belongs to E h."
     ),
-    "rest_without_variance": mutant(
-        "q4c",
-        "rest_mean.square() + rest_variance",
-        "rest_mean.square()",
-        "Other latents add their means, not their noise.",
-    ),
+    "rest_without_variance": mutant("q4c", "own + (total - spread)", "own", "Other latents add their noise."),
     "rest_with_the_own_coordinate": mutant(
-        "q4c", "spread.sum() - spread", "spread.sum()", "The own coordinate counted twice."
+        "q4c", "(total - spread)", "total", "The own coordinate counted twice."
     ),
-    "standard_deviation_returned": mutant(
+    "pairs_uncorrelated": mutant(
         "q4c",
-        "return (second_moment - linear.square()) / std.square()",
-        "return ((second_moment - linear.square()) / std.square()).sqrt()",
-        "A standard deviation where a variance is asked for.",
+        "other = total + linear.square()",
+        "other = total",
+        "The products (k, l) and (l, k) are correlated: each is a gradient.",
+    ),
+    "mean_of_all": mutant(
+        "q4c",
+        "(same / n + other / (n * (n - 1)))",
+        "(same / n + other / (n * (n - 1))) * (1 - 1 / n) ** 2",
+        "The mean of all samples subtracted: smaller, and biased.",
+    ),
+    "independent_terms": mutant(
+        "q4c",
+        "other / (n * (n - 1))",
+        "other / (n * (n - 1) ** 2)",
+        "The baseline's variance once too often over n - 1.",
     ),
     "score_with_sigma_once": mutant(
         "q4c",
-        "linear.square()) / std.square()",
-        "linear.square()) / std",
+        "/ std.square()\n",
+        "/ std.square() ** 0.5\n",
         "The score has 1 / sigma, its square 1 / sigma^2.",
-    ),
-    "baseline_subtracted": mutant(
-        "q4c",
-        "    linear =",
-        "    constant = constant - (constant - 0.5 * (curvature * std.square()).sum())\n    linear =",
-        "The best practice, but not the estimator that was asked about.",
     ),
     "variance_of_a_square_is_one": mutant(
         "q4c",
@@ -318,6 +434,7 @@ MUTANTS = {
         "        return 4 / (1 - alpha**2) * (1 - integral)\n"
         "    if alpha < 0",
         "Near the limits all digits cancel.",
+        tag="published",
     ),
     "kl_near_the_limit": mutant(
         "q5b",
@@ -365,6 +482,13 @@ MUTANTS = {
         "The habit of log(q + 1e-12): rare values count for much.",
     ),
     # ---- q5c
+    "summed_on_a_grid": {
+        "question": "q5c",
+        "cell": "q5c",
+        "source": SUMMED_ON_A_GRID,
+        "why": "The visible check's own sum, and torch's KL at the ends: narrow Gaussians are missed.",
+        "tag": "published",
+    },
     "sign_of_alpha_gaussian": mutant(
         "q5c", "eps = (1 - alpha) / 2", "eps = (1 + alpha) / 2", "Reverse and forward KL change places."
     ),
