@@ -239,30 +239,6 @@ def test_the_smoothed_histogram_has_the_test_loss_that_the_notebook_names():
         assert smoothed_gap(true_p, 1_000_000, alpha) == pytest.approx(19 / 2e6, rel=0.003)
 
 
-def test_the_plan_fills_seventy_minutes():
-    plan = CELLS["97d649cb"].source
-    minutes = [int(line.split("|")[1]) for line in plan.splitlines() if re.match(r"\| \d", line)]
-    assert "**Plan for 70 minutes**" in plan and sum(minutes) == 70
-    exercises = [cell.source for cell in in_class() if "### Exercise" in cell.source]
-    for source in exercises:
-        number = re.search(r"### Exercise (\d)", source)[1]
-        assert re.search(rf"exercise {number} \(\d minutes\)", plan), f"exercise {number} has no minutes"
-
-
-def in_class():
-    cells = list(CELLS.values())
-    return cells[: list(CELLS).index("at-home")]
-
-
-def test_what_is_for_home_is_on_no_slide_and_class_has_few_questions():
-    home = list(CELLS.values())[len(in_class()) :]
-    assert {cell.metadata["slideshow"]["slide_type"] for cell in home} == {"skip"}
-    assert sum(cell.source.count("**Predict") for cell in in_class()) <= 12
-    slides = ("slide", "subslide", "fragment")
-    shown = [cell for cell in in_class() if cell.metadata["slideshow"]["slide_type"] in slides]
-    assert len(shown) <= 118
-
-
 def test_every_size_has_a_value_for_each_profile():
     (table,) = (
         node.value
