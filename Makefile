@@ -28,7 +28,7 @@ PYTEST := OMP_NUM_THREADS=1 $(RUN) pytest -n 2 --dist loadfile
 	@echo "installing the course"; $(INSTALL) -r requirements.lock && $(INSTALL) --no-deps -e .
 	@touch $@
 
-run: .venv/.ok            ## run every notebook: NB=seminars/seminar1 for one, PROFILE=quick|full, JOBS=n
+run: .venv/.ok            ## run every notebook: NB=seminars/seminar1 for one, PROFILE=quick|long|full, JOBS=n
 	@$(RUN) tools.run_notebooks $(NB) --profile $(PROFILE) --jobs $(JOBS)
 
 test: check               ## set up and pass every test

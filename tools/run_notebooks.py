@@ -1,7 +1,7 @@
 """Run notebooks from top to bottom and say what came of it.
 
-`python -m tools.run_notebooks [PATHS...] [--profile quick|full] [--jobs N]` is `make run`. Each notebook runs
-in a kernel and a folder of its own below `build/`, with PROFILE injected below its cell tagged `parameters`;
+`python -m tools.run_notebooks [PATHS...] [--profile quick|long|full] [--jobs N]` is `make run`. Each notebook
+runs in a kernel and a folder of its own below `build/`, with PROFILE injected below its cell tagged `parameters`;
 sources stay as they are unless `--store` asks to keep the outputs. `--prepare` injects and runs nothing:
 pytest with nbval then executes the copies.
 """
@@ -42,7 +42,7 @@ from tools.notebooks import (
     write_atomically,
 )
 
-TIMEOUT = {"quick": 600, "full": 3600}  # seconds a notebook; several times what the curriculum allows
+TIMEOUT = {"quick": 600, "long": 6 * 3600, "full": 3600}  # seconds a notebook, several times the aim
 INJECTED = "injected-parameters"  # the tag that papermill gives its cell
 SAMPLING = 0.2  # seconds between two looks at a kernel's memory
 
