@@ -1,9 +1,9 @@
 """Run notebooks from top to bottom and say what came of it.
 
 `python -m tools.run_notebooks [PATHS...] [--profile quick|long|full] [--jobs N]` is `make run`. Each notebook
-runs in a kernel and a folder of its own below `build/`, with PROFILE injected below its cell tagged `parameters`;
-sources stay as they are unless `--store` asks to keep the outputs. `--prepare` injects and runs nothing:
-pytest with nbval then executes the copies.
+runs in a kernel and a folder of its own below `build/`, with PROFILE injected below its cell tagged
+`parameters`; sources stay as they are unless `--store` asks to keep the outputs. `--prepare` injects and runs
+nothing: pytest with nbval then executes the copies.
 """
 
 from __future__ import annotations
