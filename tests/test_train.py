@@ -893,6 +893,8 @@ class Tape:
 def tape(monkeypatch):
     tape = Tape(stand_in, "cpu", 1e-5)
     monkeypatch.setattr(graph, "_record_on_cuda", tape)
+    # torch.compile, in another test of this process, switches it off for good.
+    monkeypatch.setattr(Distribution, "_validate_args", True)
     return tape
 
 
