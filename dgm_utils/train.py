@@ -54,7 +54,7 @@ def _detached(terms: Terms, source: str) -> dict[str, Tensor]:
         if not isinstance(value, Tensor) or value.dim() > 0:
             came = getattr(value, "shape", type(value).__name__)
             raise TypeError(f"expected {source}[{name!r}] to be a 0-d tensor, a mean say, got {came}")
-    return {name: value.detach() for name, value in terms.items()}
+    return {name: value.detach() if value.requires_grad else value for name, value in terms.items()}
 
 
 def _to_host(values: Iterable[Tensor]) -> list[float]:
