@@ -17,3 +17,13 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(no_device)
         if "colab" in item.keywords and "colab" not in config.option.markexpr:
             item.add_marker(not_asked)
+
+
+@pytest.fixture
+def double():
+    """Compute in float64 from a fixed seed."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    torch.manual_seed(0)
+    yield
+    torch.set_default_dtype(before)

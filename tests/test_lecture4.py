@@ -20,14 +20,7 @@ from lectures.lecture4.figures import FORWARD, JSD, REVERSE, TARGET, S, line, re
 SEEDS = range(5)
 
 
-@pytest.fixture(autouse=True)
-def double():
-    """Compute in float64 from a fixed seed."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    torch.manual_seed(0)
-    yield
-    torch.set_default_dtype(before)
+pytestmark = pytest.mark.usefixtures("double")
 
 
 def random_covariance(d):

@@ -28,14 +28,7 @@ NOTEBOOK = Path(__file__).resolve().parent.parent / "seminars" / "seminar4" / "s
 s4 = definitions.load(NOTEBOOK)
 
 
-@pytest.fixture(autouse=True)
-def double():
-    """Compute in float64 from a fixed seed."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    torch.manual_seed(0)
-    yield
-    torch.set_default_dtype(before)
+pytestmark = pytest.mark.usefixtures("double")
 
 
 def positive_definite(d):
