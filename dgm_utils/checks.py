@@ -15,14 +15,19 @@ module is frozen.
 
 import copy
 import functools
+import inspect
 import itertools
+import linecache
 import math
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from types import CodeType
 from typing import Any
 
 import numpy as np
 import torch
+from IPython import get_ipython
 from scipy import stats
 from torch import Tensor, nn
 from torch.autograd.functional import jacobian
@@ -611,19 +616,58 @@ def reloads(build: Callable[[], nn.Module], x: Tensor) -> float:
 def judge(answer: Any, check: Callable[[Any], Any]) -> None:
     """Print at once what an answer to an exercise is worth: not answered yet, not right and why, or right.
 
+    A mistake inside a function is told by its line in the cell and its kind. A function is not judged if a
+    later cell that defines it did not run: then the name still holds an older answer than the student sees.
+
     Args:
         answer: what the student wrote, a function usually.
         check: called with the answer; any exception but ``NotImplementedError`` is a mistake in the answer,
             which is shown and never stops the notebook.
     """
+    nones = [answer is None]  # of what the answer is, and of what it has returned
+
+    @functools.wraps(answer)
+    def watched(*inputs: Any, **named: Any) -> Any:
+        output = answer(*inputs, **named)
+        nones.append(output is None)
+        return output
+
+    code = inspect.unwrap(answer).__code__ if inspect.isfunction(answer) else None
     try:
-        check(answer)
+        if code and _edited_since(answer, code):
+            print(f"not judged: the last edit of {code.co_name} did not run; mend it, run it, then this cell")
+            return
+        check(watched if code else answer)
     except NotImplementedError:
         print("not answered yet")
     except Exception as wrong:
-        print(f"not right: {wrong}")
+        print(f"not right: {_mistake(wrong, code, nones[-1])}")
     else:
         print("right")
+
+
+def _edited_since(answer: Callable, code: CodeType) -> bool:
+    """Tell whether a notebook was asked for a later definition of a function than the one that it has."""
+    shell, start = get_ipython(), f"\ndef {code.co_name}("
+    if not shell or shell.user_ns.get(code.co_name) is not answer:
+        return False
+    asked = [cell.strip() for cell in shell.history_manager.input_hist_parsed if start in f"\n{cell}"]
+    ran = "".join(linecache.getlines(code.co_filename)).strip()
+    return ran in asked and ran != asked[-1]
+
+
+def _mistake(wrong: Exception, code: CodeType | None, none: bool) -> str:
+    """Say in which line an answer failed and how, or else what its check found."""
+    for error in (wrong, wrong.__cause__):  # a check may wrap what the answer has raised
+        steps = [(f.f_code, line) for f, line in traceback.walk_tb(error and error.__traceback__)]
+        inside = itertools.dropwhile(lambda step: step[0] is not code, steps)
+        if lines := [line for part, line in inside if part.co_filename == code.co_filename]:
+            return f"line {lines[-1]}: {type(error).__name__}: {error}"
+    if none:
+        return "None came back: is a `return` missing?"
+    if not isinstance(wrong, AssertionError):
+        return f"{type(wrong).__name__}: {wrong}"
+    return str(wrong) or f"this does not hold: {traceback.extract_tb(wrong.__traceback__)[-1].line}"
 
 
 # ---- how a function is called ------------------------------------------------------------------------------
