@@ -131,7 +131,7 @@ def images(
     pixels = _array(batch)
     pixels = pixels[:, None] if pixels.ndim == 3 else pixels
     if pixels.ndim != 4 or pixels.shape[1] not in (1, 3) or pixels.size == 0:
-        raise ValueError(f"expected images (N, H, W) or (N, 1 or 3, H, W), got {pixels.shape}")
+        raise ValueError(f"expected images (N, H, W) or (N, 1 or 3, H, W), got {_array(batch).shape}")
     pixels = pixels / 255 if pixels.dtype == np.uint8 else pixels.astype(float)
     if not (pixels.min() >= -1e-4 and pixels.max() <= 1 + 1e-4):  # NaN fails as well
         raise ValueError(f"expected uint8 or values in [0, 1], got {pixels.min():.7g} to {pixels.max():.7g}")
@@ -244,7 +244,8 @@ def ellipse(ax: Axes, mean: Array, covariance: Array, radius: float = 1.0, **sty
     """
     mean, covariance = _array(mean), _array(covariance).astype(float)
     if mean.shape != (2,) or covariance.shape not in ((2,), (2, 2)):
-        raise ValueError(f"expected shapes (2,) and (2, 2) or (2,), got {mean.shape} and {covariance.shape}")
+        shapes = f"{mean.shape} and {covariance.shape}"
+        raise ValueError(f"expected a mean (2,) and a covariance (2, 2) or (2,), got {shapes}")
     variances, axes = np.linalg.eigh(covariance if covariance.ndim == 2 else np.diag(covariance))
     angle = math.degrees(math.atan2(axes[1, 0], axes[0, 0]))  # of the first axis, along which the width runs
     width, height = 2 * radius * np.sqrt(variances.clip(0))  # a flat one may round to -1e-17

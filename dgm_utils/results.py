@@ -29,8 +29,7 @@ class Table:
         lines = [_line(row, sources) for row in rows]
         names = dict.fromkeys([*SHOWN, *(name for line in lines for name in line)])
         machines = {f"{row['profile']} profile on {row['device']}, torch {row['torch']}" for row in rows}
-        cited = [f"[{number}] {source}" for number, source in enumerate(sources, 1)]
-        self._notes = ["; ".join(sorted(machines)), *cited]
+        self._notes = ["; ".join(sorted(machines)), *(f"[{k}] {s}" for k, s in enumerate(sources, 1))]
         alike = {"device"} if len(machines) == 1 else set()  # the note says it for all rows
         names = [name for name in names if name not in alike and any(line.get(name) for line in lines)]
         self._lines = [names, *([line.get(name, "") for name in names] for line in lines)]
