@@ -1,15 +1,20 @@
 """Weights that ship with the package: what is loaded, and what is refused."""
 
+import hashlib
+import json
+import re
 import tomllib
 from fnmatch import fnmatch
 from pathlib import Path
 
+import nbformat
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
 from dgm_utils import weights
+from tools import weights as make_weights
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -114,15 +119,78 @@ def test_facts_are_the_numbers_that_were_saved_with_the_weights(tmp_path, monkey
         weights.save(Model(), "words", seconds="two thousand")
 
 
-LIMIT, LIMIT_OF_ALL = 2_000_000, 15_000_000  # bytes: every student installs them all
+LIMIT_OF_ALL = 15_000_000  # bytes: every student installs them
 
 
-def test_shipped_weights_are_small_and_part_of_the_package():
-    folder, project = weights.FOLDER, ROOT / "pyproject.toml"
+def test_shipped_weights_are_small_recorded_and_part_of_the_package():
+    folder, record = weights.FOLDER, ROOT / "results" / "weights.json"
     sizes = {path.name: path.stat().st_size for path in folder.glob("*")}
-    assert all(size <= LIMIT for size in sizes.values()) and sum(sizes.values()) <= LIMIT_OF_ALL, sizes
-    patterns = tomllib.loads(project.read_text())["tool"]["setuptools"]["package-data"]["dgm_utils"]
+    assert all(size <= make_weights.LIMIT for size in sizes.values()) and sum(sizes.values()) <= LIMIT_OF_ALL
+    assert make_weights.record() == (json.loads(record.read_text()) if record.exists() else {})
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    patterns = project["tool"]["setuptools"]["package-data"]["dgm_utils"]
     packaged = {path for pattern in patterns for path in (ROOT / "dgm_utils").glob(pattern)}
     # Also before there are any: a file that the patterns miss would not be installed.
-    assert fnmatch("weights/seminar1-made.safetensors", next(p for p in patterns if "weights" in p))
+    assert any(fnmatch("weights/seminar1-made.safetensors", pattern) for pattern in patterns)
     assert {folder / name for name in sizes} <= packaged
+
+
+# A notebook that is killed when it first writes its checkpoint, and goes on from it.
+KILLED_ONCE = """
+from pathlib import Path
+resumed = Path("model.pt").exists()
+Path("model.pt").touch()
+assert resumed, "killed"
+import torch
+from dgm_utils import results, weights
+weights.save(torch.nn.Linear(4, SIZE), "tiny-model", resumed=resumed)
+_ = results.table([results.row("tiny", 1.5, ("NLL", "nats"))], notebook="tiny", profile=PROFILE)
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    """Return a function that makes the weights of a notebook with a layer of some size: (status, shipped)."""
+    shipped, kept = tmp_path / "shipped", tmp_path / "results"
+    shipped.mkdir()
+    (shipped / "tiny-old.safetensors").write_bytes(b"of the same notebook")
+    (shipped / "other-model.safetensors").write_bytes(b"of another")
+    monkeypatch.setenv("DGM_WEIGHTS", "to be replaced")  # and put back
+    monkeypatch.setattr(weights, "FOLDER", shipped)
+    monkeypatch.setattr(make_weights, "FOLDER", shipped)
+    monkeypatch.setattr(make_weights, "RESULTS", kept)
+
+    def make(size):
+        cells = [nbformat.v4.new_code_cell(source) for source in ("PROFILE = 'quick'", KILLED_ONCE)]
+        cells[0].metadata["tags"] = ["parameters"]
+        cells[1].source = cells[1].source.replace("SIZE", str(size))
+        nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "tiny.ipynb")
+        status = make_weights.main([str(tmp_path / "tiny.ipynb"), "--out", str(tmp_path / "build")])
+        return status, sorted(path.stem for path in shipped.iterdir()), kept
+
+    return make
+
+
+@pytest.mark.slow
+def test_weights_are_made_by_the_notebook_and_kept_with_their_figures(tiny, capsys):
+    before = ["other-model", "tiny-old"]
+    assert tiny(3)[:2] == (1, before) and "killed" in capsys.readouterr().err
+    status, there, kept = tiny(3)
+    assert (status, there) == (0, ["other-model", "tiny-model"])
+    assert weights.facts("tiny-model") == {"resumed": 1}
+    (row,) = json.loads((kept / "tiny.long.json").read_text())
+    assert (row["model"], row["profile"]) == ("tiny", "long")
+    recorded = json.loads((kept / "weights.json").read_text())
+    content = (weights.FOLDER / "tiny-model.safetensors").read_bytes()
+    assert recorded["tiny-model"] == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    assert sorted(recorded) == there
+    assert tiny(3)[:2] == (1, there) and "killed" in capsys.readouterr().err  # a finished one starts afresh
+
+
+@pytest.mark.slow
+def test_weights_that_are_too_large_are_refused(tiny, capsys):
+    tiny(250_000)
+    assert tiny(250_000)[:2] == (1, ["other-model", "tiny-old"])
+    assert re.search(
+        r"at most 2,000,000 bytes .*'tiny-model.safetensors': '2,500,\d+ bytes'", capsys.readouterr().err
+    )

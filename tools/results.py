@@ -126,7 +126,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         if options.table:
-            print(markdown_table(sorted(options.table.glob("*.json"))))
+            print(markdown_table(sorted(options.table.glob("*.*.json"))))
             return 0
         problems = compare(*options.compare)
     except ResultsError as error:
