@@ -18,8 +18,8 @@ SEMINARS = find_notebooks([ROOT / "seminars"])
 # Cells that may break a rule, each with the reason.
 ALLOWED: dict[str, str] = {}
 
-reason = browser.missing()
-needs_a_browser = pytest.mark.skipif(reason is not None, reason=str(reason))
+if reason := browser.missing():
+    pytest.skip(reason, allow_module_level=True)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,6 @@ def cells_to_show(name):
 
 
 @pytest.mark.slow
-@needs_a_browser
 @pytest.mark.parametrize("seminar", SEMINARS, ids=lambda path: path.stem)
 def test_every_state_of_a_seminar_fits_the_screen(walk, seminar):
     found = walk(seminar)
@@ -99,7 +98,6 @@ PLANTED = [
 
 
 @pytest.mark.slow
-@needs_a_browser
 def test_a_walk_finds_every_planted_fault_and_no_other(walk, tmp_path):
     notebook = nbformat.v4.new_notebook(cells=PLANTED)
     notebook.cells[6].metadata["jupyter"] = {"source_hidden": True}
