@@ -21,7 +21,7 @@ WRITTEN = ".written.json"  # the sources of the copy as they were written: what 
 KEYS_HELP = """\
   next                     Right, Space or PageDown (also a clicker's); previous: Left, Shift+Space or PageUp
   first slide, last slide  Home, End
-  run a cell and go on     Shift+Enter (Ctrl+Enter stays); A runs all cells above
+  run a cell and go on     Shift+Enter (Ctrl+Enter stays); F8 runs all cells above
   write in a cell          Enter or a click, and Esc when done; another Esc ends the presentation"""
 
 # ------------------------------------------------------------------------------------- settings
@@ -36,7 +36,6 @@ KEYS = {
     ("ArrowLeft", "Shift Space", "PageUp"): ["deck:up"],
     ("Home",): ["notebook:extend-marked-cells-top", "notebook:deselect-all"],
     ("End",): ["notebook:extend-marked-cells-bottom", "notebook:deselect-all"],
-    ("A",): ["notebook:run-all-above"],
 }
 
 
@@ -56,7 +55,9 @@ def shortcuts() -> list[dict]:
     for place in (f"{text}:focus", f"{text} :focus"):
         enter = {"command": "deck:start", "args": {}, "keys": ["Enter"], "selector": place}
         bound.append(enter | {"preventDefault": False})
-    return bound
+    # Also while a cell is being written.
+    above = {"command": "notebook:run-all-above", "args": {}, "keys": ["F8"], "selector": PRESENTING}
+    return [*bound, above]
 
 
 # What a teacher changes in the menus goes before these.
