@@ -19,10 +19,11 @@ from tools.notebooks import ROOT, NotebookError, find_notebooks
 COPY = ROOT / "build" / "lab"
 WRITTEN = ".written.json"  # the sources of the copy as they were written: what differs later is an edit
 KEYS_HELP = """\
-  next                     Right, Space or PageDown (also a clicker's); previous: Left, Shift+Space or PageUp
+  next, previous           Right, Space or PageDown; Left, Shift+Space or PageUp (a clicker sends the last ones)
   first slide, last slide  Home, End
-  run a cell and go on     Shift+Enter (Ctrl+Enter stays); F8 runs all cells above
-  write in a cell          Enter or a click, and Esc when done; another Esc ends the presentation"""
+  run a cell and go on     Shift+Enter; Ctrl+Enter stays, F8 runs all cells above
+  write in a cell          Enter or a click, Esc when done
+  leave the presentation   Esc or F4; F4 comes back to the same slide, the slides button to the first one"""
 
 # ------------------------------------------------------------------------------------- settings
 PRESENTING = "body[data-jp-deck-mode='presenting']"
@@ -55,9 +56,10 @@ def shortcuts() -> list[dict]:
     for place in (f"{text}:focus", f"{text} :focus"):
         enter = {"command": "deck:start", "args": {}, "keys": ["Enter"], "selector": place}
         bound.append(enter | {"preventDefault": False})
-    # Also while a cell is being written.
+    # These two work also while a cell is being written, the second one also out of the presentation.
     above = {"command": "notebook:run-all-above", "args": {}, "keys": ["F8"], "selector": PRESENTING}
-    return [*bound, above]
+    back = {"command": "deck:toggle", "args": {}, "keys": ["F4"], "selector": "body"}
+    return [*bound, above, back]
 
 
 # What a teacher changes in the menus goes before these.
@@ -70,6 +72,19 @@ SETTINGS = {
         "windowingMode": "none",
     },
     "@jupyterlab/shortcuts-extension:shortcuts": {"shortcuts": shortcuts()},
+}
+# The button of the toolbar starts at the first slide, wherever "run all cells" has left the notebook.
+SETTINGS["@jupyterlab/notebook-extension:panel"] = {
+    "toolbar": [
+        {
+            "name": "deck",
+            "command": "apputils:run-all-enabled",
+            "args": {"commands": [*KEYS["Home",], "deck:toggle"]},
+            "icon": "deck:start",
+            "caption": "Start at the first slide",
+            "rank": 900,
+        }
+    ]
 }
 PRESENT_AT_ONCE = {"jupyterlab-slideshow:plugin": {"active": True}}
 # Extensions of the test suite's and of others, of no use in class: loading them takes seconds.
@@ -88,7 +103,7 @@ OPTIONS = [
 START = 'import sys; sys.modules["rfc3987_syntax"] = None; from jupyterlab.labapp import main; sys.exit(main())'
 
 
-def configure(folder: Path, *, present: bool = True) -> None:
+def configure(folder: Path, *, present: bool = False) -> None:
     """Write the configuration of JupyterLab and its kernels for the course into a folder of its own.
 
     What a teacher changed in the menus stays; the arrangement of the windows and whether a presentation was
@@ -143,7 +158,7 @@ def with_end(cells: list[dict]) -> list[dict]:
     shown = max(i for i, cell in enumerate(cells) if slide_type(cell) not in ("skip", "notes"))
     lines = [source_of(cell).partition("\n")[0] for cell in cells[shown + 1 :] if cell["cell_type"] == "markdown"]
     titles = [line.removeprefix("### ") for line in lines if line.startswith("### ")]
-    words = "\n* ".join(["### At home, in the notebook\n", *titles]) if titles else "### The end"
+    words = f"### At home, in the notebook\n\n{' · '.join(titles)}" if titles else "### The end"
     return [*cells, text_slide("end", words)]
 
 
