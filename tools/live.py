@@ -1,7 +1,7 @@
 """Present a seminar live: JupyterLab with the slide deck, the course's style and no network.
 
-`python -m tools.live [NOTEBOOK] [OPTIONS OF JUPYTERLAB]` is `make lab`. It presents a copy in build/lab, the first
-seminar's unless another notebook is named, so that nothing that happens in class changes the course.
+`python -m tools.live [NOTEBOOK] [OPTIONS OF JUPYTERLAB]` is `make lab`. It presents a copy in build/lab, of
+the first seminar unless another notebook is named, so that nothing that happens in class changes the course.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import sys
 import time
 import urllib.request
@@ -19,7 +20,7 @@ from tools.notebooks import ROOT, NotebookError, find_notebooks
 COPY = ROOT / "build" / "lab"
 WRITTEN = ".written.json"  # the sources of the copy as they were written: what differs later is an edit
 KEYS_HELP = """\
-  next, previous           Right, Space or PageDown; Left, Shift+Space or PageUp (a clicker sends the last ones)
+  next, previous           Right, Space or PageDown; Left, Shift+Space or PageUp (clickers send the last)
   first slide, last slide  Home, End
   run a cell and go on     Shift+Enter; Ctrl+Enter stays, F8 runs all cells above
   write in a cell          Enter or a click, Esc when done
@@ -29,8 +30,13 @@ KEYS_HELP = """\
 PRESENTING = "body[data-jp-deck-mode='presenting']"
 NOTEBOOK = f"{PRESENTING} .jp-Deck .jp-Notebook.jp-mod-commandMode:not(.jp-mod-readWrite)"
 # Where the focus can be, text editors apart: in a cell, on the notebook, on the deck's own arrows, nowhere.
-PLACES = [f"{NOTEBOOK} :focus", f"{NOTEBOOK}:focus", ".jp-Deck-Remote :focus", f"{PRESENTING}:not(:focus-within)"]
-# The deck has commands for the next and the last state, and none for the first slide and the last one. Marking
+PLACES = [
+    f"{NOTEBOOK} :focus",
+    f"{NOTEBOOK}:focus",
+    ".jp-Deck-Remote :focus",
+    f"{PRESENTING}:not(:focus-within)",
+]
+# The deck has commands for the next state and the one before, none for the first slide and the last. Marking
 # all cells up to an end makes the cell at that end the active one, which is what the deck shows.
 KEYS = {
     ("ArrowRight", "Space", "PageDown"): ["deck:down"],
@@ -69,7 +75,6 @@ SETTINGS = {
         # A slide is narrower than a window: a long line of code must not leave it.
         "codeCellConfig": {"lineWrap": True},
         "showEditorForReadOnlyMarkdown": False,
-        "windowingMode": "none",
     },
     "@jupyterlab/shortcuts-extension:shortcuts": {"shortcuts": shortcuts()},
 }
@@ -87,7 +92,11 @@ SETTINGS["@jupyterlab/notebook-extension:panel"] = {
     ]
 }
 PRESENT_AT_ONCE = {"jupyterlab-slideshow:plugin": {"active": True}}
-# Extensions of the test suite's and of others, of no use in class: loading them takes seconds.
+# Of no use in class, and seconds of every start: extensions of the server and of the page.
+NO_PLUGINS = [
+    *("@jupyter/nbgrader", "@jupyter-notebook/lab-extension", "@jupyterlab/extensionmanager-extension"),
+    *("@jupyterlab/lsp-extension", "@jupyterlab/debugger-extension", "@jupyterlab/help-extension"),
+]
 NO_EXTENSIONS = [
     *(f"nbgrader.server_extensions.{name}" for name in ("formgrader", "validate_assignment")),
     *(f"nbgrader.server_extensions.{name}" for name in ("assignment_list", "course_list")),
@@ -99,8 +108,10 @@ OPTIONS = [
     "--LabApp.news_url=None",
     "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
 ]
-# JupyterLab, without the grammar of international addresses, which it never asks for: building it takes seconds.
-START = 'import sys; sys.modules["rfc3987_syntax"] = None; from jupyterlab.labapp import main; sys.exit(main())'
+# JupyterLab without the grammar of international addresses: never asked for, seconds to build.
+START = (
+    'import sys; sys.modules["rfc3987_syntax"] = None; from jupyterlab.labapp import main; sys.exit(main())'
+)
 
 
 def configure(folder: Path, *, present: bool = False) -> None:
@@ -113,7 +124,7 @@ def configure(folder: Path, *, present: bool = False) -> None:
     shutil.rmtree(folder / "lab" / "user-settings" / "jupyterlab-slideshow", ignore_errors=True)
     files = {
         "labconfig/default_setting_overrides.json": SETTINGS | (PRESENT_AT_ONCE if present else {}),
-        "labconfig/page_config.json": {"disabledExtensions": {"@jupyter/nbgrader": True}},
+        "labconfig/page_config.json": {"disabledExtensions": dict.fromkeys(NO_PLUGINS, True)},
         "jupyter_server_config.json": {
             "ServerApp": {"jpserver_extensions": dict.fromkeys(NO_EXTENSIONS, False)}
         },
@@ -121,7 +132,10 @@ def configure(folder: Path, *, present: bool = False) -> None:
     for name, content in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(json.dumps(content, indent=1) + "\n")
-    for name, source in {"custom/custom.css": "live.css", "profile_default/startup/setup.py": "live_kernel.py"}.items():
+    for name, source in {
+        "custom/custom.css": "live.css",
+        "profile_default/startup/setup.py": "live_kernel.py",
+    }.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / "tools" / source, folder / name)
 
@@ -143,20 +157,32 @@ def text_slide(name: str, source: str) -> dict:
     return {"cell_type": "markdown", "id": f"live-{name}", "metadata": metadata, "source": source}
 
 
+def setup_of(cells: list[dict]) -> list[dict]:
+    """Return the first run of code cells: set-up, parameters, imports, settings."""
+    is_code = [cell["cell_type"] == "code" for cell in cells]
+    start = is_code.index(True) if any(is_code) else len(cells)
+    end = is_code.index(False, start) if False in is_code[start:] else len(cells)
+    return cells[start:end]
+
+
 def with_setup(cells: list[dict]) -> list[dict]:
-    """Put the first run of code cells (set-up, parameters, imports, settings), folded, on a slide of its own."""
-    start = next((i for i, cell in enumerate(cells) if cell["cell_type"] == "code"), len(cells))
-    end = next((i for i in range(start, len(cells)) if cells[i]["cell_type"] != "code"), len(cells))
-    for cell in cells[start:end]:
+    """Put the set-up, folded, on a slide of its own."""
+    setup = setup_of(cells)
+    for cell in setup:
         cell["metadata"] |= {"slideshow": {"slide_type": "fragment"}, "jupyter": {"source_hidden": True}}
-    words = "### Set-up\n\n**Shift+Enter** runs a cell and goes on. After a restart of the kernel, come back here."
+    words = (
+        "### Set-up\n\n**Shift+Enter** runs a cell and goes on. Come back here after a restart of the kernel."
+    )
+    start = cells.index(setup[0]) if setup else len(cells)
     return [*cells[:start], text_slide("setup", words), *cells[start:]]
 
 
 def with_end(cells: list[dict]) -> list[dict]:
     """Add a last slide: where End and "run all cells" stop, and what the notebook holds for home."""
     shown = max(i for i, cell in enumerate(cells) if slide_type(cell) not in ("skip", "notes"))
-    lines = [source_of(cell).partition("\n")[0] for cell in cells[shown + 1 :] if cell["cell_type"] == "markdown"]
+    lines = [
+        source_of(cell).partition("\n")[0] for cell in cells[shown + 1 :] if cell["cell_type"] == "markdown"
+    ]
     titles = [line.removeprefix("### ") for line in lines if line.startswith("### ")]
     words = f"### At home, in the notebook\n\n{' · '.join(titles)}" if titles else "### The end"
     return [*cells, text_slide("end", words)]
@@ -165,8 +191,8 @@ def with_end(cells: list[dict]) -> list[dict]:
 def presented(notebook: dict) -> dict:
     """Return a notebook as it is presented; one without slides comes back as it is.
 
-    All slides but the first are subslides: between those the deck goes back the way it came. Between slides it
-    jumps to where it left them. It blanks the screen at notes, which have their own page; text is read-only.
+    All slides but the first become subslides: between those the deck goes back the way it came, between
+    slides it jumps to where it left them. Notes would blank the screen, and have their own page. Text is read-only.
     """
     if not any(slide_type(cell) == "slide" for cell in notebook["cells"]):
         return notebook
@@ -184,7 +210,9 @@ def presented(notebook: dict) -> dict:
 def sources(folder: Path) -> dict[str, list[str]]:
     """Return the sources of the cells of every notebook in a folder; other files count by their names."""
     found = {}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file() and ".ipynb_checkpoints" not in path.parts):
+    for path in sorted(
+        path for path in folder.rglob("*") if path.is_file() and ".ipynb_checkpoints" not in path.parts
+    ):
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"] if path.suffix == ".ipynb" else []
         found[path.relative_to(folder).as_posix()] = [source_of(cell) for cell in cells]
     found.pop(WRITTEN, None)
@@ -197,7 +225,11 @@ def put_aside(copy: Path) -> Path | None:
         return None
     try:
         edited = json.loads((copy / WRITTEN).read_text(encoding="utf-8")) != sources(copy)
-    except (OSError, ValueError, KeyError):  # half a copy, or a notebook that is broken: for somebody to look at
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+    ):  # half a copy, or a notebook that is broken: for somebody to look at
         edited = True
     if not edited:
         shutil.rmtree(copy)
@@ -218,10 +250,15 @@ def stage(notebook: Path, copy: Path = COPY) -> Path:
 
 # ------------------------------------------------------------------------------------- the start
 def command(notebook: Path, options: list[str], root: Path = ROOT) -> list[str]:
-    """Return the command that starts JupyterLab in a folder with a notebook of it open, windows as in a new one."""
+    """Return the command that starts JupyterLab in a folder, one notebook of it open, no window restored."""
     page = f"/lab/tree/{notebook.resolve().relative_to(root).as_posix()}?reset"
     places = [f"--ServerApp.root_dir={root}", f"--LabApp.default_url={page}"]
     return [sys.executable, "-c", START, *places, *OPTIONS, *options]
+
+
+def environment(configuration: Path) -> dict[str, str]:
+    """Return the environment in which JupyterLab and its kernels read what `configure` wrote."""
+    return os.environ | {"JUPYTER_CONFIG_DIR": str(configuration), "IPYTHONDIR": str(configuration)}
 
 
 def running(copy: Path = COPY) -> str | None:
@@ -249,19 +286,26 @@ def main(arguments: list[str]) -> int:
         print(f"no notebook of this repository to open: {error}", file=sys.stderr)
         return 2
     if address := running():
-        print(f"the copy is being presented at {address}: go there, or stop that JupyterLab first", file=sys.stderr)
+        print(
+            f"the copy is being presented at {address}: go there, or stop that JupyterLab first",
+            file=sys.stderr,
+        )
         return 2
     aside = put_aside(COPY)
     copy = stage(notebook)
-    slides = any(slide_type(cell) == "slide" for cell in json.loads(copy.read_text(encoding="utf-8"))["cells"])
+    slides = any(
+        slide_type(cell) == "slide" for cell in json.loads(copy.read_text(encoding="utf-8"))["cells"]
+    )
     configuration = ROOT / ".jupyter"
     configure(configuration, present=slides)
     if aside:
         print(f"the last copy was edited and lies in {aside}")
-    print(f"presenting {copy}, a copy: the course stays as it is\n{KEYS_HELP}", flush=True)
+    print(f"opening {copy}, a copy: the course stays as it is", flush=True)
+    if slides:
+        subprocess.Popen([sys.executable, "-m", "tools.notes", str(notebook)])  # prints where the notes are
+        print(KEYS_HELP, flush=True)
     start = command(copy, [argument for argument in arguments if argument.startswith("-")], COPY)
-    folders = {"JUPYTER_CONFIG_DIR": str(configuration), "IPYTHONDIR": str(configuration)}
-    os.execve(start[0], start, os.environ | folders)
+    os.execve(start[0], start, environment(configuration))
 
 
 if __name__ == "__main__":

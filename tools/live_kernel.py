@@ -10,7 +10,9 @@ def explain(shell, kind, error, traceback, tb_offset=None):
     if all(name in shell.user_ns for name in SETUP):
         shell.showtraceback((kind, error, traceback), tb_offset=tb_offset, running_compiled_code=True)
     else:
-        line = f"{error}: this kernel has not run the set-up. F8 runs all cells above this one, set-up included."
+        line = (
+            f"{error}: this kernel has not run the set-up. F8 runs all cells above this one, set-up included."
+        )
         shell._showtraceback(kind, error, [line])
 
 

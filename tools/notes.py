@@ -1,7 +1,8 @@
 """Write what the teacher reads while presenting: `python -m tools.notes [NOTEBOOK ...]` is `make notes`.
 
-A page of build/notes holds every slide of a seminar by its title, the notes that stand after it, and the cells of
-code on it in their order, for a second window or for paper. Pandoc writes it, formulas as MathML: no network.
+A page of build/notes holds every slide of a seminar by its title, the notes that stand after it, and the
+cells of code on it in their order, for a second window or for paper. Pandoc writes it, with
+formulas as MathML: no network is needed.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ STYLE = """\
 <style>
 body { font: 18px/1.45 sans-serif; max-width: 48em; margin: 1em auto; padding: 0 1em; }
 h2 { font-size: 1em; margin: 1em 0 0.2em; break-after: avoid; }
-blockquote { margin: 0.3em 0; padding: 0.1em 1em; border-left: 5px solid #c60; background: #fff4e8; color: black; }
+blockquote { margin: 0.3em 0; padding: 0.1em 1em; border-left: 5px solid #c60; background: #fff4e8;
+  color: black; }
 p, ul { margin: 0.3em 0; }
 code { background: #eee; }
 table { border-collapse: collapse; }
@@ -35,7 +37,7 @@ def title_of(source: str) -> str:
 
 
 def first_line(source: str) -> str:
-    """Return the line by which a cell of code is recognised on the slide: the first one that is not a comment."""
+    """Return the line by which a cell of code is recognised: the first one that is not a comment."""
     lines = [line for line in source.splitlines() if line.strip()]
     return next((line for line in lines if not line.startswith(("#", "@"))), lines[0] if lines else "(empty)")
 
@@ -65,22 +67,31 @@ def page(notebook: Path, out: Path = NOTES) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     (out / "style.html").write_text(STYLE)
     title = f"Notes of {notebook.stem}"
-    options = ["--standalone", "--mathml", f"--metadata=pagetitle:{title}", f"--include-in-header={out / 'style.html'}"]
+    options = [
+        "--standalone",
+        "--mathml",
+        f"--metadata=pagetitle:{title}",
+        f"--include-in-header={out / 'style.html'}",
+    ]
     pypandoc.convert_text(
-        f"# {title}\n\n{notes(notebook)}", "html5", "gfm+tex_math_dollars", extra_args=options, outputfile=target
+        f"# {title}\n\n{notes(notebook)}",
+        "html5",
+        "gfm+tex_math_dollars",
+        extra_args=options,
+        outputfile=target,
     )
     return target
 
 
 def main(arguments: list[str]) -> int:
-    """Write the pages of the named notebooks, of all seminars when none is named; return 2 where one is missing."""
+    """Write the pages of the named notebooks or of all seminars; return 2 where a notebook is missing."""
     try:
         notebooks = find_notebooks(arguments or [ROOT / "seminars"])
     except NotebookError as error:
         print(error, file=sys.stderr)
         return 2
     for notebook in notebooks:
-        print(page(notebook).as_uri())
+        print(f"notes: {page(notebook).as_uri()}")
     return 0
 
 
