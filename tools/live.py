@@ -192,7 +192,8 @@ def presented(notebook: dict) -> dict:
     """Return a notebook as it is presented; one without slides comes back as it is.
 
     All slides but the first become subslides: between those the deck goes back the way it came, between
-    slides it jumps to where it left them. Notes would blank the screen, and have their own page. Text is read-only.
+    slides it jumps to where it left them. Notes would blank the screen, and have their own page. Text is
+    read-only.
     """
     if not any(slide_type(cell) == "slide" for cell in notebook["cells"]):
         return notebook
