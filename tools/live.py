@@ -21,6 +21,7 @@ COPY = ROOT / "build" / "lab"
 WRITTEN = ".written.json"  # the sources of the copy as they were written: what differs later is an edit
 KEYS_HELP = """\
   next, previous           Right, Space or PageDown; Left, Shift+Space or PageUp (clickers send the last)
+                           a slider takes all but Space until you click beside it
   first slide, last slide  Home, End
   run a cell and go on     Shift+Enter; Ctrl+Enter stays, F8 runs all cells above
   write in a cell          Enter or a click, Esc when done
