@@ -18,7 +18,7 @@ INSTALL := $(if $(shell command -v uv),uv pip install -q --python $(BIN)/python,
 PYTEST := OMP_NUM_THREADS=1 $(RUN) pytest -n 2 --dist loadfile
 
 .DEFAULT_GOAL := run
-.PHONY: run test lab grade release slides bench fmt check colab lock clean help
+.PHONY: run test lab notes grade release slides bench fmt check colab lock clean help
 
 .venv/.ok: pyproject.toml requirements.lock
 	@[ -n "$(PY)" ] && $(PY) -c '$(PYTHON_OK)' || { echo "The course needs Python 3.11, 3.12 or 3.13, and found $$(python3 --version 2>&1). Install one, or name it: make PY=/path/to/python3.12"; exit 1; }
@@ -50,8 +50,11 @@ fmt: .venv/.ok            ## format code, notebooks, pages; renew student versio
 # end instructors
 	@$(RUN) tools.sheet
 
-lab: .venv/.ok            ## JupyterLab with slides, first seminar open
-	@$(RUN) tools.live
+lab: .venv/.ok            ## present a copy of the first seminar as slides: NB=seminars/seminar3 for another
+	@$(RUN) tools.live $(NB)
+
+notes: .venv/.ok          ## the notes of every seminar to read while presenting, in build/notes
+	@$(RUN) tools.notes $(NB)
 
 # begin instructors
 grade: .venv/.ok          ## HW=homeworks/homework1 SUBMISSIONS=folder OUT=folder, SANDBOX=bwrap|docker|none

@@ -148,3 +148,22 @@ def test_bad_targets_are_refused_and_left_alone(case, tmp_path):
         assert (out / "mine.txt").read_text() == "keep"
     if case == "inside":
         assert not out.exists()
+
+
+def test_a_work_tree_that_is_not_clean_is_not_released(tmp_path, monkeypatch, capsys):
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    release.git(tree, "init", "-q")
+    (tree / "README.md").write_text("words")
+    release.git(tree, "add", "-A")
+    release.commit(tree, "words")
+    monkeypatch.setattr(release, "ROOT", tree)
+    monkeypatch.setattr(sys, "argv", ["release", str(tmp_path / "out")])
+    (tree / "README.md").write_text("return 2.0")
+    (tree / "new.txt").write_text("forgotten")
+    assert release.main() == 1
+    said = capsys.readouterr().err
+    assert "README.md" in said and "new.txt" in said and not (tmp_path / "out").exists()
+    (tree / "README.md").write_text("words")
+    (tree / "new.txt").unlink()
+    assert release.main() == 0

@@ -685,18 +685,21 @@ def test_broken_results_are_one_line(tmp_path):
 
 def test_presenting_needs_no_network_and_keeps_what_a_teacher_changed(tmp_path):
     live.configure(tmp_path)
-    settings = tmp_path / "lab/user-settings/@jupyterlab/apputils-extension/notification.jupyterlab-settings"
-    assert json.loads(settings.read_text()) == {"fetchNews": "false", "checkForUpdates": False}
-    settings.write_text('{"mine": 1}')
+    defaults = json.loads((tmp_path / "labconfig/default_setting_overrides.json").read_text())
+    news = defaults["@jupyterlab/apputils-extension:notification"]
+    assert news == {"fetchNews": "false", "checkForUpdates": False}
+    mine = tmp_path / "lab/user-settings/@jupyterlab/apputils-extension/notification.jupyterlab-settings"
+    mine.parent.mkdir(parents=True)
+    mine.write_text('{"mine": 1}')
     (tmp_path / "custom/custom.css").write_text("old")
     live.configure(tmp_path)
-    assert json.loads(settings.read_text()) == {"mine": 1}
+    assert json.loads(mine.read_text()) == {"mine": 1}
     assert "jp-deck-mode" in (tmp_path / "custom/custom.css").read_text()  # the course's own style is renewed
 
 
 def test_presenting_opens_the_notebook(tmp_path, capsys):
     start = live.command(ROOT / "seminars/seminar1/seminar1.ipynb", ["--port=9000"])
-    assert "--LabApp.default_url=/lab/tree/seminars/seminar1/seminar1.ipynb" in start
+    assert "--LabApp.default_url=/lab/tree/seminars/seminar1/seminar1.ipynb?reset" in start
     assert start[-1] == "--port=9000" and "--custom-css" in start
     outside = write(tmp_path / "a.ipynb", code("1"))
     assert live.main([str(outside)]) == live.main(["nope.ipynb"]) == 2

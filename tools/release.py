@@ -50,6 +50,14 @@ def git(folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
+def require_clean() -> None:
+    """Refuse a work tree that is not what git has: what a class left behind would be shipped."""
+    changed = git(ROOT, "status", "--porcelain").splitlines()
+    if changed:
+        advice = "commit these files, or restore them with git checkout, and release again"
+        raise ReleaseError("\n  ".join([f"the work tree is not clean: {advice}", *changed]))
+
+
 def is_public(path: str, solutions: list[str]) -> bool:
     """Tell whether students get a file; ``solutions`` names the homeworks whose deadline is over."""
     if any(Path(path).name == f"{name}.solution.ipynb" for name in solutions):
@@ -129,6 +137,7 @@ def main() -> int:
     parser.add_argument("--solutions", nargs="+", default=[], metavar="hwN", help=words)
     arguments = parser.parse_args()
     try:
+        require_clean()
         public = release(arguments.out, arguments.solutions)
     except ReleaseError as error:
         print(f"release: {error}", file=sys.stderr)
