@@ -189,14 +189,16 @@ def scopes(table):
 
 @each
 def test_no_cell_reads_what_another_may_not_have_made(homework):
-    """Whatever is left blank, a cell that looks at answers does not end in a NameError, nor with a stale name."""
+    """Whatever is left blank, no cell that looks at answers ends in a NameError or reads a stale name."""
     made = {*dir(builtins), "__name__"}
     for cell in code_cells(student_version(solution(homework))):
         here, *inner = scopes(symtable.symtable(cell.source, cell.id, "exec"))
         mine = {one.get_name() for one in here.get_symbols() if one.is_assigned() or one.is_imported()}
         read = {one.get_name() for one in here.get_symbols() if one.is_referenced()}
         read |= {one.get_name() for table in inner for one in table.get_symbols() if one.is_global()}
-        assert read <= made | mine, f"{cell.id} reads {read - made - mine}, made where an answer may be missing"
+        assert read <= made | mine, (
+            f"{cell.id} reads {read - made - mine}, made where an answer may be missing"
+        )
         if "raises-exception" not in cell.metadata.get("tags", []):
             made |= mine
 
