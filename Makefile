@@ -30,7 +30,7 @@ test: .venv/.ok           ## set up and pass every test
 check: .venv/.ok          ## what `make fmt` would change, as errors
 	@$(RUN) tools.make check
 
-fmt: .venv/.ok            ## format code, notebooks, pages; renew student versions, badges, tables
+fmt: .venv/.ok            ## format code, notebooks, pages; renew all that is generated
 	@$(RUN) ruff check -q --fix; $(RUN) ruff format -q
 	@$(RUN) tools.page && $(RUN) tools.normalise
 # begin instructors
@@ -54,7 +54,7 @@ release: .venv/.ok        ## OUT=folder: write the students' repository; SOLUTIO
 slides: .venv/.ok         ## draw the figures and compile every deck
 	@$(RUN) tools.slides
 
-bench: .venv/.ok          ## measure the training loop and the grader, as ratios
+bench: .venv/.ok          ## measure the training loop against one written by hand, as ratios
 	@$(BIN)/python tests/bench_train.py
 
 colab: .venv/.ok          ## build Colab's environment and run the notebooks in it
