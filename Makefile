@@ -12,37 +12,25 @@ PYTHON_OK := import sys; raise SystemExit(not (3, 11) <= sys.version_info[:2] <=
 PY ?= $(shell for p in python3 python3.13 python3.12 python3.11; do $$p -c '$(PYTHON_OK)' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 RUN := $(BIN)/python -m
-INSTALL := $(if $(shell command -v uv),uv pip install -q --python $(BIN)/python,$(RUN) pip install -q --disable-pip-version-check)
-# Tests share the cores as processes, so each process, a kernel too, computes with one thread: two of two
-# threads each on two cores would wait for each other most of the time.
-PYTEST := OMP_NUM_THREADS=1 $(RUN) pytest -n 2 --dist loadfile
+export TORCH TORCH_PINS
 
 .DEFAULT_GOAL := run
 .PHONY: run test lab notes grade release slides bench fmt check colab lock clean help
 
 .venv/.ok: pyproject.toml requirements.lock
 	@[ -n "$(PY)" ] && $(PY) -c '$(PYTHON_OK)' || { echo "The course needs Python 3.11, 3.12 or 3.13, and found $$(python3 --version 2>&1). Install one, or name it: make PY=/path/to/python3.12"; exit 1; }
-	@[ -x $(BIN)/python ] || $(PY) -m venv .venv || { rm -rf .venv; echo "$(PY) cannot make a virtual environment (on Debian and Ubuntu: apt install python3-venv)"; exit 1; }
-	@$(BIN)/python -c "import torch, torchvision" 2>/dev/null || { echo "installing torch"; \
-	    { [ "$(TORCH)" = cpu ] && $(INSTALL) $(TORCH_PINS) --index-url $(CPU_INDEX) 2>/dev/null; } || $(INSTALL) $(TORCH_PINS); }
-	@echo "installing the course"; $(INSTALL) -r requirements.lock && $(INSTALL) --no-deps -e .
-	@touch $@
+	@$(PY) -m tools.make setup
 
 run: .venv/.ok            ## run every notebook: NB=seminars/seminar1 for one, PROFILE=quick|long|full, JOBS=n
 	@$(RUN) tools.run_notebooks $(NB) --profile $(PROFILE) --jobs $(JOBS)
 
-test: check               ## set up and pass every test
-	@$(PYTEST) tests
-	@rm -rf build/nbval && $(RUN) tools.run_notebooks --prepare build/nbval
-	@DGM_RESULTS="$(CURDIR)/build/nbval/results" $(PYTEST) -p tools.nbval_plugin \
-	    --nbval-lax --nbval-cell-timeout 300 --nbval-sanitize-with tools/sanitize.cfg build/nbval
-	@$(RUN) tools.results --compare build/nbval/results results
+test: .venv/.ok           ## set up and pass every test
+	@$(RUN) tools.make test
 
 check: .venv/.ok          ## what `make fmt` would change, as errors
-	@$(RUN) ruff check -q && $(RUN) ruff format -q --check
-	@$(RUN) tools.page --check && $(RUN) tools.normalise --check && $(RUN) tools.slides --check && $(RUN) tools.sheet --check
+	@$(RUN) tools.make check
 
-fmt: .venv/.ok            ## format code, notebooks, pages; renew student versions, badges, tables
+fmt: .venv/.ok            ## format code, notebooks, pages; renew all that is generated
 	@$(RUN) ruff check -q --fix; $(RUN) ruff format -q
 	@$(RUN) tools.page && $(RUN) tools.normalise
 # begin instructors
@@ -69,7 +57,7 @@ release: .venv/.ok        ## OUT=folder: write the students' repository; SOLUTIO
 slides: .venv/.ok         ## draw the figures and compile every deck
 	@$(RUN) tools.slides
 
-bench: .venv/.ok          ## measure the training loop and the grader, as ratios
+bench: .venv/.ok          ## measure the training loop against one written by hand, as ratios
 	@$(BIN)/python tests/bench_train.py
 
 colab: .venv/.ok          ## build Colab's environment and run the notebooks in it

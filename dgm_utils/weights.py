@@ -46,10 +46,11 @@ def facts(name: str) -> dict[str, float]:
 
 
 def _read(name: str) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """Return tensors and facts of a file of the package."""
-    path = FOLDER / f"{name}.safetensors"
+    """Return tensors and facts of a file of the package, or of the folder that ``save`` writes to."""
+    folder = Path(os.environ.get("DGM_WEIGHTS", FOLDER))  # a notebook that makes weights reads what it has made
+    path = folder / f"{name}.safetensors"
     if not path.is_file():
-        there = sorted(file.stem for file in FOLDER.glob("*.safetensors"))
+        there = sorted(file.stem for file in folder.glob("*.safetensors"))
         raise FileNotFoundError(f"no weights {name!r} in the package: expected one of {there}")
     try:
         with safe_open(path, "pt") as file:

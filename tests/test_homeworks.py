@@ -5,6 +5,7 @@ goes through the sandbox as well.
 """
 
 import ast
+import builtins
 import contextlib
 import csv
 import importlib.util
@@ -12,6 +13,7 @@ import io
 import json
 import re
 import shutil
+import symtable
 import sys
 from functools import cache
 from pathlib import Path
@@ -166,16 +168,39 @@ def test_student_version_holds_no_solution(homework):
 
 @each
 def test_blank_runs_to_its_end(homework, tmp_path, monkeypatch):
-    """Every check of a blank raises, and nothing raises that is not tagged for it."""
+    """Every check of a blank says "not answered yet", and nothing raises that is not tagged for it."""
     monkeypatch.chdir(tmp_path)  # where no trained weights are
     names, raised = {"__name__": "__main__"}, set()
     for cell in code_cells(student_version(solution(homework))):
         try:
             exec(compile(cell.source, cell.id, "exec"), names)
-        except Exception:
+        except Exception as error:
             assert "raises-exception" in cell.metadata.get("tags", []), cell.id
+            said = f"{type(error).__name__}: {error}"
+            assert said.startswith("NotImplementedError: not answered yet"), f"{cell.id}: {said}"
             raised.add(nbgrader(cell).grade_id)
     assert {f"check_{name}" for name in checks(homework)} <= raised
+
+
+def scopes(table):
+    """Return a table of symbols and all that stand inside it."""
+    return [table, *(inner for child in table.get_children() for inner in scopes(child))]
+
+
+@each
+def test_no_cell_reads_what_another_may_not_have_made(homework):
+    """Whatever is left blank, no cell that looks at answers ends in a NameError or reads a stale name."""
+    made = {*dir(builtins), "__name__"}
+    for cell in code_cells(student_version(solution(homework))):
+        here, *inner = scopes(symtable.symtable(cell.source, cell.id, "exec"))
+        mine = {one.get_name() for one in here.get_symbols() if one.is_assigned() or one.is_imported()}
+        read = {one.get_name() for one in here.get_symbols() if one.is_referenced()}
+        read |= {one.get_name() for table in inner for one in table.get_symbols() if one.is_global()}
+        assert read <= made | mine, (
+            f"{cell.id} reads {read - made - mine}, made where an answer may be missing"
+        )
+        if "raises-exception" not in cell.metadata.get("tags", []):
+            made |= mine
 
 
 @each

@@ -231,3 +231,93 @@ def test_every_picture_has_alternative_text(path):
                 if kind.startswith("image/") and not output.metadata.get(kind, {}).get("alt", "").strip():
                     missing.append(f"cell {cell.id}: {kind}")
     assert not missing
+
+
+# Jupyter, Colab, GitHub and VS Code read Markdown and LaTeX each in their own way: what one of them shows raw
+# or breaks has no place in a cell.
+LEAKS = [  # in the text around formulas and code
+    (r"\{[\w:]+\}code", "a role of MyST, which is shown as it is written"),
+    (r"^\s*(:{3,}|```\{)", "a directive of MyST, which is shown as it is written"),
+    (r"\\begin\{(align|equation|gather|split)", "an environment outside $$: GitHub shows its source"),
+    (r"\\\(|\\\)|\\\[|\\\]", "a bracket of LaTeX: Colab and GitHub know $ and $$ only"),
+    (r"</summary>\n(?!\n)", "no blank line after a summary: the Markdown below it stays raw"),
+]
+MATHS_LEAKS = [  # in formulas
+    (
+        r"\\(bm|mathds|mathbbm|coloneqq|qty|argmax|argmin)\b",
+        "a command of a package that MathJax does not load",
+    ),
+    (
+        r"\\(newcommand|renewcommand|def|DeclareMathOperator|require|usepackage)\b",
+        "a definition: pages forbid it",
+    ),
+    (r"\\operatorname\b", "GitHub forbids it: write \\mathrm"),
+    (r"\\(label|ref|eqref)\b", "a reference, which depends on the page"),
+    (r"<(?=[A-Za-z/!?])", "read as the beginning of an HTML tag: put a space after <"),
+    (r"\\\\_|\\\*", "an escape that Markdown eats before the formula is read"),
+    (r"^\$\s[^$]*[^$]\$$|^\$[^$]*\s\$$", "a space inside the dollars: then they are dollars"),
+]
+IN_TABLE = [(r"(?<!\\)\|", "| ends the cell of a table: write \\mid, \\lvert or \\rvert")]
+MATHS = re.compile(r"\$\$.+?\$\$|(?<![\\$])\$(?!\$)[^$]+?(?<!\\)\$(?!\$)", re.DOTALL)
+CODE = re.compile(r"\(data:image[^)]*\)|^```\w*\n.*?^```|(?<!`)`[^`\n]+`(?!`)", re.DOTALL | re.MULTILINE)
+
+
+def leaks(source):
+    """Return what some reader of notebooks shows raw or breaks, each with the reason."""
+    text = CODE.sub("code", source)
+    formulas = MATHS.findall(text)
+    rows = [line for line in text.splitlines() if line.lstrip().startswith("|")]
+    found = [(pattern, MATHS.sub("formula", text), why) for pattern, why in LEAKS]
+    found += [(pattern, formula, why) for pattern, why in MATHS_LEAKS for formula in formulas]
+    found += [
+        (p, formula[1:-1], why) for p, why in IN_TABLE for row in rows for formula in MATHS.findall(row)
+    ]
+    said = [f"{hit[0]!r}: {why}" for pattern, part, why in found if (hit := re.search(pattern, part, re.M))]
+    for hit in re.findall(r"[\w\\]\$formula|formula\$\w", MATHS.sub("$formula$", text)):
+        said.append(f"{hit!r}: a dollar beside a letter or digit opens no formula")
+    return said
+
+
+@each
+def test_no_syntax_leaks_into_what_is_read(path):
+    said = {cell.id: leaks(cell.source) for cell in read(path).cells if cell.cell_type == "markdown"}
+    assert not {cell: found for cell, found in said.items() if found}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "see {ref}`elbo`",
+        ":::{note}\nText\n:::",
+        "```{note}\nText\n```",
+        "\\begin{align}x\\end{align}",
+        "so \\(x\\) is",
+        "<details><summary>Hint</summary>\n*text*\n</details>",
+        "$\\bm x$",
+        "$$\\newcommand{\\kl}{KL}$$",
+        "$\\operatorname{tr}A$",
+        "$$x \\label{a}$$",
+        "for $j<i$ it is",
+        "$a\\\\_b$",
+        "costs $ x $ nats",
+        "| a | $|x|$ |",
+        "the 2$x$ of it",
+        "$x$y",
+    ],
+)
+def test_leaks_are_seen(source):
+    assert len(leaks(source)) >= 1
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "`$x` and $x$, ($y$), **$z$**: $-1\\le x\\le1$.",
+        "$$\\begin{cases}1&x< 2\\\\0\\end{cases}$$",
+        "```python\nx = a[\\(]\n```",
+        "| $p(x\\mid z)$ | `a|b` |",
+        "<details><summary>Hint</summary>\n\n*text*\n</details>",
+    ],
+)
+def test_what_everybody_shows_is_no_leak(source):
+    assert leaks(source) == []

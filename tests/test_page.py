@@ -1,9 +1,12 @@
 """The course page: every link leads somewhere, and a fork changes one line."""
 
+import io
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
+from urllib.error import HTTPError, URLError
 
 import pytest
 
@@ -46,7 +49,7 @@ def test_a_fork_changes_one_line(monkeypatch):
     assert "github.com/somebody/my-course/blob/main/" in new
     assert "somebody/my-course" in page.citation((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     notebook, _ = normalise.normalised_text(ROOT / "seminars/seminar1/seminar1.ipynb")
-    assert "r-isachenko" not in notebook and "github.com/somebody/my-course@" in notebook
+    assert "r-isachenko" not in notebook and "github.com/somebody/my-course/archive/" in notebook
 
 
 def test_first_cell_is_the_set_up_cell():
@@ -55,26 +58,92 @@ def test_first_cell_is_the_set_up_cell():
         assert "".join(code[0]["source"]) == course.setup_cell(), path
 
 
-def test_set_up_cell_installs_on_colab_only_and_once(monkeypatch):
-    calls = []
-
-    class Done:
-        returncode = 0
-
-    monkeypatch.setattr("subprocess.run", lambda command: calls.append(command) or Done)
-    exec(course.setup_cell(), {})
-    assert calls == []  # not on Colab
-    monkeypatch.setitem(__import__("sys").modules, "google.colab", object())
-    exec(course.setup_cell(), {})
-    assert calls == []  # on Colab, but already installed
+@pytest.fixture
+def colab(monkeypatch):
+    """Pretend to be a Colab kernel without the package; return the addresses asked for and pip's commands."""
+    asked, installs = [], []
+    monkeypatch.setitem(sys.modules, "google.colab", object())
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("urllib.request.urlopen", lambda url, timeout: asked.append(url) or io.BytesIO())
+    monkeypatch.setattr("subprocess.run", lambda command, check: installs.append(command))
+    return asked, installs
+
+
+def test_set_up_cell_installs_the_release_without_what_colab_has(colab):
+    asked, installs = colab
     exec(course.setup_cell(), {})
-    assert len(calls) == 1
-    assert {"--no-deps", "--quiet"} <= set(calls[0])
-    assert calls[0][-1].endswith("@" + COURSE["tag"])
-    Done.returncode = 1
-    with pytest.raises(RuntimeError, match='TAG = "main"'):
-        exec(course.setup_cell(), {})
+    assert asked == [installs[0][-1]] and len(installs) == 1
+    assert asked[0].endswith(f"{COURSE['owner']}/{COURSE['repository']}/archive/{COURSE['tag']}.zip")
+    assert {"--no-deps", "--quiet"} <= set(installs[0])
+
+
+def test_set_up_cell_does_nothing_where_the_package_is(colab, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    exec(course.setup_cell(), {})
+    assert colab == ([], [])
+
+
+def refuse(error):
+    def urlopen(url, timeout):
+        raise error
+
+    return urlopen
+
+
+FAILURES = {
+    "no release": (
+        "urllib.request.urlopen",
+        refuse(HTTPError("", 404, "Not Found", {}, None)),
+        'TAG to "main"',
+    ),
+    "no network": (
+        "urllib.request.urlopen",
+        refuse(URLError("Name or service not known")),
+        "No network.*service",
+    ),
+    "network that hangs": (
+        "urllib.request.urlopen",
+        refuse(TimeoutError("timed out")),
+        "No network.*timed out",
+    ),
+    "old Python": (
+        "sys.version_info",
+        (3, 10, 12),
+        r"This is Python .*needs 3\.11 to 3\.13.*Runtime, Change runtime type",
+    ),
+    "new Python": ("sys.version_info", (3, 14, 0), r"needs 3\.11 to 3\.13"),
+    "another kernel": ("sys.modules", {}, r"does not have the course.*`make lab`.*python -m tools\.make lab"),
+}
+
+
+@pytest.mark.parametrize("case", FAILURES)
+def test_set_up_cell_tells_failures_apart(case, colab, monkeypatch):
+    name, value, message = FAILURES[case]
+    code = compile(course.setup_cell(), "set-up", "exec")
+    with monkeypatch.context() as broken, pytest.raises(RuntimeError, match=message):
+        if name == "sys.modules":
+            broken.delitem(sys.modules, "google.colab")
+        else:
+            broken.setattr(name, value)
+        exec(code, {})
+    assert colab[1] == []  # pip was not called
+
+
+def test_the_line_that_set_up_asks_to_change_is_a_field_of_its_form():
+    assert re.search(r'^TAG = "[^"]+"  # @param \{type: "string"\}$', course.setup_cell(), re.M)
+
+
+def test_where_to_hand_in_stands_once(monkeypatch):
+    """`make fmt` writes it where students read it; drift fails as every stale page does."""
+    homeworks = sorted(ROOT.glob("homeworks/*/hw*.ipynb"))
+    policy = (ROOT / "POLICY.md").read_text(encoding="utf-8")
+    monkeypatch.setattr(course, "home", lambda: {**COURSE, "hand_in": r"https://example.org/\1"})
+    line = r"Where to hand in: https://example.org/\1."
+    assert policy.count(f"Where to hand in: {COURSE['hand_in']}.\n") == 1
+    assert page.policy(policy).count(line) == 1
+    for path in homeworks:
+        new = json.loads(normalise.normalised_text(path)[0])["cells"]
+        assert sum(line in "".join(cell["source"]) for cell in new) == 1, path.name
 
 
 def test_rows_that_are_not_built_are_not_linked():

@@ -1,13 +1,16 @@
 """The students' edition holds no solution, right or wrong, no hidden check, no grader, and works."""
 
+import ast
 import json
 import os
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from tools import release
 
@@ -25,9 +28,8 @@ def edition(tmp_path_factory):
 def text_of(path: Path) -> str:
     """A file as its reader sees it: a notebook's cells, else its text."""
     if path.suffix == ".ipynb":
-        return "\n".join(
-            "".join(cell["source"]) for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]
-        )
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        return re.sub(r"\(data:image[^)]*\)", "", "\n".join("".join(cell["source"]) for cell in cells))
     return path.read_text(encoding="utf-8", errors="replace")
 
 
@@ -56,8 +58,11 @@ def secret_lines() -> list[str]:
 
 def leaks(edition: Path) -> list[tuple[str, str]]:
     """Files of an edition that hold a secret line, with the line."""
+    drawn = (".gz", ".npz", ".otf", ".pdf", ".svg")  # holds no lines of code, and most of the bytes
     files = [path for path in edition.rglob("*") if path.is_file() and ".git" not in path.parts]
-    texts = {path.relative_to(edition).as_posix(): text_of(path) for path in files if path.suffix != ".gz"}
+    texts = {
+        path.relative_to(edition).as_posix(): text_of(path) for path in files if path.suffix not in drawn
+    }
     return [(path, line) for line in secret_lines() for path, text in texts.items() if line in text]
 
 
@@ -117,14 +122,138 @@ def test_contributing_names_every_file_of_the_grader():
     assert not {name for name in files if f"`{name}`" not in text}
 
 
-def test_pages_name_no_file_that_students_do_not_have(edition):
-    for path in ("README.md", "POLICY.md", "Makefile"):
-        assert (
-            "grading." not in (edition / path).read_text()
-            and "-m grading" not in (edition / path).read_text()
+# A path as a text names it: below a folder of the repository, or a file's name with an ending of ours.
+FOLDERS = "|".join(re.escape(path.name) for path in ROOT.iterdir() if path.is_dir() and path.name != ".git")
+NAMED = re.compile(
+    rf"(?<![\w./-])(?:(?:{FOLDERS})/[\w*./-]*|[\w*-]+\.(?:py|ipynb|toml|md|yml|typ|pdf|cff|cfg|css)\b)"
+)
+MADE_LATER = ("build", ".venv")  # by commands
+
+
+def texts_of(edition):
+    """What people read in the edition, by path: pages, Makefile, text of notebooks, docstrings of tools."""
+    files = [*edition.glob("*.md"), edition / "Makefile", *edition.glob(".github/**/*.yml")]
+    texts = {path: path.read_text(encoding="utf-8") for path in files}
+    for path in edition.glob("*/*/*.ipynb"):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        texts[path] = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+    for path in edition.glob("tools/*.py"):
+        texts[path] = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    return {path: re.sub(r"\(data:image[^)]*\)|\$[^$]*\$", "", text) for path, text in texts.items()}
+
+
+def missing_paths(edition):
+    """(file, path) of every path that a text names and that the edition does not have."""
+    missing = []
+    for where, text in texts_of(edition).items():
+        for found in NAMED.findall(text):
+            pattern = re.sub(r"(?<=[a-z])[NM]\b", "*", found).rstrip("/.")
+            first = pattern.split("/")[0]
+            if first in MADE_LATER or list(edition.glob(pattern)) or list(edition.rglob(pattern)):
+                continue
+            missing.append((where.relative_to(edition).as_posix(), found))
+    return missing
+
+
+def test_every_path_that_a_text_names_is_there(edition):
+    assert not missing_paths(edition)
+
+
+def targets(folder):
+    """The targets that `make help` lists."""
+    help_text = subprocess.run(
+        ["make", "help"], cwd=folder, capture_output=True, text=True, check=True
+    ).stdout
+    return re.findall(r"^([a-z]+) ", help_text, re.M)
+
+
+def exists(edition, module):
+    """Whether Python finds a module in the edition, or installed."""
+    here = edition / module.replace(".", "/")
+    return (
+        here.is_dir()
+        or here.with_suffix(".py").exists()
+        or (
+            module.split(".")[0] not in ("grading", "tools", "tests", "dgm_utils") and bool(find_spec(module))
         )
+    )
+
+
+def test_every_command_that_a_text_names_is_there(edition):
+    """Targets of make, and modules behind `python -m`; what help lists runs modules and files that exist."""
+    known = targets(edition)
+    assert {"run", "test", "lab"} <= set(known) and not {"grade", "release"} & set(known)
+    makefile = (edition / "Makefile").read_text(encoding="utf-8")
+    for where, text in texts_of(edition).items():
+        for target in re.findall(r"(?:^|`)make ([a-z]+)", text, re.M):
+            assert re.search(rf"^{target}:", makefile, re.M), f"{where.name}: make {target}"
+        for module in re.findall(r"python -m ([\w.]+\w)", text):
+            assert exists(edition, module), f"{where.name}: python -m {module}"
+    recipes = subprocess.run(["make", "-nB", *known], cwd=edition, capture_output=True, text=True, check=True)
+    for module in re.findall(r"python -m ([\w.]+\w)", recipes.stdout):
+        assert exists(edition, module), f"make runs {module}"
+    for path in re.findall(r"\b(?:tests|tools)/[\w./]+", recipes.stdout):
+        assert (edition / path).exists(), f"make runs {path}"
+
+
+def test_no_module_of_the_edition_imports_the_grader(edition):
     for module in edition.glob("t*/*.py"):
         assert not re.search(r"^ *(from|import) grading\b", module.read_text(), re.M), module
+
+
+STAGE = re.compile(
+    r"the class usually|show of hands|when late|\baloud\b|before class|^\**Start the next|before you explain|"
+    r"on the board|projector|\bAsk(?: the class|:)|somebody has committed|instructors -->",
+    re.IGNORECASE | re.MULTILINE,
+)
+
+
+def cells_of(folder):
+    """(notebook, cell) of every Markdown cell of the seminars and homeworks."""
+    for path in sorted(folder.glob("*/*/*.ipynb")):
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            if cell["cell_type"] == "markdown":
+                yield path.name, cell
+
+
+def test_no_stage_direction_reaches_students(edition):
+    directions = {STAGE.search("".join(cell["source"])) for _, cell in cells_of(ROOT)} - {None}
+    assert len(directions) > 10  # the teacher's edition has them
+    for name, cell in cells_of(edition):
+        found = STAGE.search("".join(cell["source"]))
+        assert not found, f"{name}, cell {cell['id']}: {found[0]!r} is for the teacher"
+        note = cell["metadata"].get("slideshow", {}).get("slide_type") == "notes"
+        assert not note or "students" in cell["metadata"]["tags"], f"{name}, cell {cell['id']}"
+
+
+def test_students_keep_the_plan_and_all_that_is_no_note(edition):
+    for path in sorted(ROOT.glob("seminars/*/*.ipynb")):
+        ours = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        theirs = json.loads((edition / path.relative_to(ROOT)).read_text(encoding="utf-8"))["cells"]
+        kinds = {cell["id"]: cell["metadata"].get("slideshow", {}).get("slide_type") for cell in ours}
+        gone = set(kinds) - {cell["id"] for cell in theirs}
+        assert gone and {kinds[name] for name in gone} == {"notes"}, path.name
+        assert [c for c in ours if c["cell_type"] == "code"] == [
+            c for c in theirs if c["cell_type"] == "code"
+        ]
+        (plan,) = [text for cell in theirs if "**Plan for" in (text := "".join(cell["source"]))]
+        rows = [line for line in plan.splitlines() if line.startswith("|")]
+        assert len(rows) > 8 and {line.count("|") for line in rows} == {3}, path.name
+
+
+def test_a_note_goes_unless_it_is_tagged_and_parts_of_cells_go():
+    def note(text, *tags):
+        return new_markdown_cell(text, metadata={"slideshow": {"slide_type": "notes"}, "tags": list(tags)})
+
+    part = "<!-- begin instructors -->\nRun all cells.\n<!-- end instructors -->"
+    table = (
+        "| minutes | section | when late |\n| ---: | --- | --- |\n| 5 | $\\lvert x\\rvert$ | |\n\nMore.\n\n"
+        + part
+    )
+    cells = [note("Ask."), note(table, "students"), new_markdown_cell("Text."), new_code_cell("# begin\n1")]
+    theirs = release.public_notebook(new_notebook(cells=cells))
+    plan = "| minutes | section |\n| ---: | --- |\n| 5 | $\\lvert x\\rvert$ |\n\nMore."
+    assert [cell.source for cell in theirs.cells] == [plan, "Text.", "# begin\n1"]
 
 
 @pytest.mark.parametrize("case", ["inside", "full", "dirty", "unknown"])

@@ -587,7 +587,7 @@ COUNTER = (
     "class Counter:\n    def __init__(self, x):\n        self.x = x\n    def add(self, y):\n        return {}"
 )
 MASK = "def mask(n):\n    return [[1] * n] * n"
-BLANK = "def mask(n):\n    # YOUR CODE HERE\n    raise NotImplementedError()"
+BLANK = "def mask(n):\n    " + notebooks.CODE_STUB.replace("\n", "\n    ")
 
 
 def test_check_prints_a_table_of_tasks(tmp_path, capsys):

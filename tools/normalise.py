@@ -3,7 +3,8 @@
 `python -m tools.normalise [PATHS] [--check]` is a part of `make fmt`. A cell's id, source, tags, slides,
 grading metadata and the alternative text of its figures stay; execution counts become 1..n; widget state,
 progress bars, memory addresses, machine paths and everything else that an editor or a run leaves behind go.
-What stands elsewhere gets its current text: cells that carry another notebook's definition, the set-up cell.
+What stands elsewhere gets its current text: cells that carry another notebook's definition, the set-up cell,
+the line of a homework that says where to hand in.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-from tools.course import setup_cell
+from tools.course import setup_cell, with_hand_in
 from tools.definitions import sync_copies
 from tools.notebooks import (
     ANSI,
@@ -124,6 +125,8 @@ def normalised_text(path: str | Path) -> tuple[str, list[str]]:
     for cell in notebook.cells:
         if "setup" in cell.metadata.get("tags", []):
             cell.source = setup_cell()
+        if cell.cell_type == "markdown":
+            cell.source = with_hand_in(cell.source)
     try:
         problems = normalise(notebook, student=bool(STUDENT_VERSION.fullmatch(Path(path).name)))
         nbformat.validate(notebook)

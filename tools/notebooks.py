@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # nbformat takes up to two seconds: only what reads or writes
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("seminars", "homeworks")  # where the course keeps its notebooks
 STUDENT_VERSION = re.compile(r"hw\d+\.ipynb")
-CODE_STUB = "# YOUR CODE HERE\nraise NotImplementedError()"  # what nbgrader writes where an answer goes
+CODE_STUB = '# YOUR CODE HERE\nraise NotImplementedError("not answered yet")'  # where an answer goes
 TEXT_STUB = "YOUR ANSWER HERE"
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")  # colours and cursor movements
 

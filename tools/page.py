@@ -1,6 +1,6 @@
 """Write what the course's pages repeat: tables, links, badges.
 
-Where the course lives and what is taught when stand once (see `tools.course`). ``make fmt`` writes both into
+Where the course lives and what is taught when stand once (see `tools.course`). ``make fmt`` writes them into
 README.md, POLICY.md and CITATION.cff, ``--check`` says whether they are current. A row links only to files
 that exist, so a page never has a dead link.
 """
@@ -82,8 +82,8 @@ def readme(text: str) -> str:
 
 
 def policy(text: str) -> str:
-    """Return POLICY.md with its table of points renewed."""
-    return fill(text, "points", points_table())
+    """Return POLICY.md with its table of points, and the line that says where to hand in, renewed."""
+    return fill(course.with_hand_in(text), "points", points_table())
 
 
 def citation(text: str) -> str:

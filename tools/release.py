@@ -12,7 +12,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from nbformat import NotebookNode
+
+from tools.notebooks import ROOT, read_notebook, text_of
 
 # What only instructors have. A folder ends with a slash; `*` does not stop at one.
 INSTRUCTORS_ONLY = [
@@ -28,9 +30,9 @@ INSTRUCTORS_ONLY = [
     "tests/hostile/*",
     "tools/release.py",
 ]
-# Parts of pages and of the Makefile that only instructors read.
+# Parts of pages, of the Makefile and of a seminar's text that only instructors read.
 INSTRUCTORS_PART = re.compile(
-    r"^(?:#|<!--) begin instructors.*?^(?:#|<!--) end instructors[^\n]*\n", re.M | re.S
+    r"^(?:#|<!--) begin instructors.*?^(?:#|<!--) end instructors[^\n]*(?:\n|\Z)", re.M | re.S
 )
 STUDENTS_NOTE = """\
 **You are reading the students' edition.** It holds everything but the solutions and the instructors'
@@ -71,6 +73,24 @@ def public_text(path: str, text: str) -> str:
     return INSTRUCTORS_PART.sub(lambda _: replacement, text)
 
 
+def public_notebook(notebook: NotebookNode) -> NotebookNode:
+    """Return a notebook as students read it: without the teacher's notes, but for those tagged `students`.
+
+    Of the plan, the column that says what to cut when late goes as well.
+    """
+    kept = []
+    for cell in notebook.cells:
+        note = cell.metadata.get("slideshow", {}).get("slide_type") == "notes"
+        if note and "students" not in cell.metadata.get("tags", []):
+            continue
+        if cell.cell_type == "markdown":
+            cell.source = INSTRUCTORS_PART.sub("", cell.source).strip()
+            if "| when late |" in cell.source:
+                cell.source = re.sub(r"(?m)^(\|.*\|).*\|$", r"\1", cell.source)
+        kept.append(cell)
+    return NotebookNode(notebook | {"cells": kept})
+
+
 def prepare(out: Path) -> None:
     """Make the folder an empty work tree: a new repository, or an earlier release without its files."""
     if out.resolve().is_relative_to(ROOT):
@@ -100,6 +120,8 @@ def write_edition(out: Path, solutions: list[str]) -> list[str]:
         target = out / path
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / path, target)
+        if target.suffix == ".ipynb":
+            target.write_text(text_of(public_notebook(read_notebook(ROOT / path))), encoding="utf-8")
         if Path(path).name in ("README.md", "CONTRIBUTING.md", "Makefile"):
             target.write_text(public_text(path, target.read_text(encoding="utf-8")), encoding="utf-8")
     return public
