@@ -47,10 +47,10 @@ def facts(name: str) -> dict[str, float]:
 
 def _read(name: str) -> tuple[dict[str, Tensor], dict[str, float]]:
     """Return tensors and facts of a file of the package, or of the folder that ``save`` writes to."""
-    folder = Path(os.environ.get("DGM_WEIGHTS", FOLDER))  # a notebook that makes weights reads what it has made
-    path = folder / f"{name}.safetensors"
+    # A notebook that makes weights reads what it has made.
+    path = Path(os.environ.get("DGM_WEIGHTS", FOLDER)) / f"{name}.safetensors"
     if not path.is_file():
-        there = sorted(file.stem for file in folder.glob("*.safetensors"))
+        there = sorted(file.stem for file in path.parent.glob("*.safetensors"))
         raise FileNotFoundError(f"no weights {name!r} in the package: expected one of {there}")
     try:
         with safe_open(path, "pt") as file:
@@ -68,7 +68,7 @@ def save(model: nn.Module, name: str, **facts: float) -> None:
     """
     if folder := os.environ.get("DGM_WEIGHTS"):
         state = {key: x.half() if x.is_floating_point() else x for key, x in model.state_dict().items()}
-        numbers = {key: str(float(value)) for key, value in facts.items()}  # a header holds strings
         path = Path(folder) / f"{name}.safetensors"
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({key: x.contiguous() for key, x in state.items()}, path, numbers)
+        header = {key: str(float(value)) for key, value in facts.items()}  # it holds strings only
+        save_file({key: x.contiguous() for key, x in state.items()}, path, header)
