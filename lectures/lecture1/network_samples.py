@@ -2,8 +2,8 @@
 
     python -m lectures.lecture1.network_samples [pixelcnn] [wavenet]
 
-A few minutes on two CPU cores. The PixelCNNs are loaded, not trained: their weights ship with the package. The
-WaveNet is trained here, on the plucked string of the seminar. The figures are drawn from the stored arrays.
+A few minutes on two CPU cores. The PixelCNNs are loaded, not trained: their weights ship with the package.
+The WaveNet is trained here, on the plucked string of the seminar. Figures are drawn from the stored arrays.
 """
 
 from __future__ import annotations
