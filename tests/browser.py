@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import ast
 import base64
+import importlib.util
 import io
 import os
 import shutil
@@ -75,9 +76,7 @@ def missing() -> str | None:
     """Return one line that says what a walk needs and this machine lacks, None if it has everything."""
     if chromium() is None:
         return "slides are not walked: no Chromium here (Debian: apt install chromium)"
-    try:
-        import playwright.sync_api  # noqa: F401
-    except ImportError:
+    if importlib.util.find_spec("playwright") is None:
         return "slides are not walked: no playwright here (pip install playwright)"
     return None
 
