@@ -132,6 +132,14 @@ def test_no_description_of_samples_promises_more_than_half():
     assert "about half of them can be read as digits" in DECK
 
 
+def test_a_slide_that_leans_on_the_backup_says_so():
+    in_class, backup = DECK.split('#section("Backup")')
+    assert "dot.o sigma" in backup and "logsumexp" in backup  # the gate, and the average of orders
+    for slide in in_class.split("#slide(")[1:]:
+        if re.search(r"dot\.o sigma|32 masks|logits averaged|average of \$S\$", slide):
+            assert "(Backup)" in slide, slide.partition("\n")[0]
+
+
 # ---- WaveNet and PixelCNN ----------------------------------------------------------------------------------
 
 

@@ -268,3 +268,12 @@ def test_no_description_of_samples_promises_more_than_half():
     described = [cell.source for cell in CELLS.values() if "amples" in cell.source]
     assert not re.findall(r"most (?:of them )?look like digits", " ".join(described))
     assert "about half of them can be read as digits" in CELLS["b4e6dbc8"].source
+
+
+def test_static_and_dynamic_figures_are_those_of_the_deck():
+    deck = (NOTEBOOK.parents[2] / "lectures/lecture1/lecture1.typ").read_text(encoding="utf-8")
+    static, dynamic = re.search(
+        r"NADE[^.]* has ([\d.]+) there and ([\d.]+) here", CELLS["4ccec809"].source
+    ).groups()
+    assert f"[NADE, 500 hidden, a later run], [{static}]" in deck
+    assert f"[NADE, 500 hidden], [{dynamic}]" in deck

@@ -60,7 +60,7 @@ def fit_histogram(first, last, n_bins, nll_and_gradient, *, steps, batch_size, l
         batch = torch.randperm(len(first), generator=generator)[:batch_size]
         value, gradient = nll_and_gradient(theta, first[batch], last[batch])
         history.append(float(value))
-        theta = theta - learning_rate / (1 + 3 * step / steps) * gradient
+        theta = theta - learning_rate * (1 - step / steps) * gradient
     return theta, torch.tensor(history)
 """,
     ],
@@ -91,7 +91,7 @@ def made_masks(order, n_in, n_out, hidden_sizes, context):
         masks.append(torch.tensor([[b == a for b in below] for a in above]))
         below = above
     served = [order.index(i) for i in range(len(order)) for _ in range(n_out)]
-    return tuple(masks) + (torch.tensor([[0 < s - b <= context for b in below] for s in served]),)
+    return [*masks, torch.tensor([[0 < s - b <= context for b in below] for s in served])]
 """,
     ],
     "q2b": [
@@ -100,8 +100,9 @@ class OrdinalMADE(nn.Module):
     def __init__(self, masks, n_values):
         super().__init__()
         self.masks, self.n_values = [mask.float() for mask in masks], n_values
-        self.weights = nn.ParameterList([torch.randn(mask.shape) / mask.shape[1] ** 0.5 for mask in masks])
-        self.biases = nn.ParameterList([torch.zeros(len(mask)) for mask in masks])
+        bounds = [mask.shape[1] ** -0.5 for mask in masks]  # those of nn.Linear
+        self.weights = nn.ParameterList([torch.empty(m.shape).uniform_(-b, b) for m, b in zip(masks, bounds)])
+        self.biases = nn.ParameterList([torch.empty(len(m)).uniform_(-b, b) for m, b in zip(masks, bounds)])
     def forward(self, x):
         h = torch.eye(self.n_values, dtype=self.weights[0].dtype)[x].reshape(len(x), -1)
         for mask, weight, bias in zip(self.masks[:-1], self.weights, self.biases):
