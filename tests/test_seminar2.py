@@ -271,6 +271,26 @@ def test_cached_and_naive_samples_are_the_same(shape, kernel, values):
     assert naive.unique().tolist() == list(range(values))
 
 
+@pytest.mark.parametrize("shape", [(1, 5, 6), (3, 4, 3)])
+def test_what_is_below_a_pixel_is_not_needed_to_draw_it(shape):
+    """`complete` passes the rows that are drawn, this one all of them."""
+    for network in networks(shape, S.CategoricalHead(4)):
+        network.double()
+        u, x = torch.rand(4, *shape, dtype=torch.float64), torch.randint(4, (4, *shape)).double()
+        done = x.clone()
+        for r, c, k in product(range(1, shape[1]), range(shape[2]), range(shape[0])):
+            done[:, k, r, c] = S.draw(network.head, network(done)[:, :, k, r, c], u[:, k, r, c])
+        assert torch.equal(network.complete(x, 1, u=u), done)
+
+
+def test_the_cached_sampler_completes_as_the_naive_one():
+    network = S.PixelCNN((3, 4, 3), S.CategoricalHead(5), 12, 3).double()
+    u, x = torch.rand(6, 3, 4, 3, dtype=torch.float64), torch.randint(5, (6, 3, 4, 3)).double()
+    before = x.clone()
+    assert torch.equal(S.sample_cached(network, u, x, rows=2), network.complete(x, 2, u=u))
+    assert torch.equal(x, before)
+
+
 def test_a_completion_keeps_what_is_given():
     network = networks((2, 5, 4))[2]
     x = torch.bernoulli(torch.full((3, 2, 5, 4), 0.5))

@@ -224,7 +224,7 @@ def heads_cases(rng):
 
 
 def covariance_dimension(channels, rank):
-    """Return the dimension of diag(s^2) + F F', as the rank of its Jacobian at a random place."""
+    """Return the dimension of diag(s^2) + U U', as the rank of its Jacobian at a random place."""
     rng, moves = np.random.default_rng(0), []
     factor, scale = rng.normal(size=(channels, rank)), rng.uniform(0.5, 2, size=channels)
     for a in range(channels):

@@ -109,13 +109,13 @@ MUTANTS = {
         "The product of the masks: right, and too large for a million units.",
     ),
     "left_end_off_by_one": mutant(
-        "q1b", "(i - context - 1)", "(i - context)", "Units that begin at i - s are left out."
+        "q1b", "(i - context - 1)", "(i - context)", "Units that begin at i - tau are left out."
     ),
     "left_end_forgotten": mutant(
         "q1b",
         " - up_to[before, i - 1] - up_to[j, j - 1] + up_to[before, j - 1]",
         " - up_to[j, j - 1]",
-        "Units that begin before i - s hear what output i must not know.",
+        "Units that begin before i - tau hear what output i must not know.",
     ),
     "corner_taken_twice": mutant(
         "q1b",
@@ -127,7 +127,7 @@ MUTANTS = {
         "q1b", ".tril(-1)", "", "The formula also at i < j, where it means nothing."
     ),
     "counts_beyond_the_context": mutant(
-        "q1b", ".triu(-context)", "", "The formula also at i > j + s, where it means nothing."
+        "q1b", ".triu(-context)", "", "The formula also at i > j + tau, where it means nothing."
     ),
     "inputs_for_outputs": mutant(
         "q1b",
