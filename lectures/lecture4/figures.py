@@ -693,7 +693,7 @@ TWO_MODES = mixture([0.5, 0.5], [-2.0, 2.0], [0.5, 0.5])
 
 
 def middle_slope() -> float:
-    """Return g'(0) = phi(0) / pi(0) of the exact flow to two modes in one dimension."""
+    """Return g'(0) = p(z = 0) / pi(0) of the exact flow to two modes in one dimension."""
     return (stats.norm.pdf(0) / TWO_MODES.log_prob(real(0)).exp()).item()
 
 
