@@ -711,8 +711,7 @@ def _accepted(
         _verdict(check, math.nan, 0, "the output is NaN")
     if all(isinstance(error, NotImplementedError) for error in refusals):
         raise refusals[0]  # a blank, not a mistake
-    message = f"the function does not take shape {tuple(probes[0].shape)}: {refusals[0]}"
-    raise ValueError(message) from refusals[0]
+    raise ValueError(f"f does not take shape {tuple(probes[0].shape)}: {refusals[0]}") from refusals[0]
 
 
 def _parts(answer: Any) -> tuple:

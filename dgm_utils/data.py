@@ -127,10 +127,8 @@ def _checked(part: Any, n: int, shape: tuple[int, ...]) -> Images:
     images = images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2).contiguous()
     counts = labels.bincount(minlength=10).tolist()
     if images.dtype != torch.uint8 or images.shape != (n, *shape) or counts != [n // 10] * 10:
-        raise ValueError(
-            f"expected {n} images {shape} of uint8 and {n // 10} labels of each of ten classes, got "
-            f"{tuple(images.shape)} of {images.dtype} and {counts}"
-        )
+        got = f"{tuple(images.shape)} of {images.dtype} and {counts}"
+        raise ValueError(f"expected {n} images {shape} of uint8, {n // 10} labels of each class, got {got}")
     return Images(images, labels)
 
 
@@ -336,8 +334,7 @@ def energy(z: Tensor, number: int) -> Tensor:
     z1, z2 = z.unbind(1)
     from_wave = z2 - torch.sin(2 * math.pi * z1 / 4)
     if number == 1:
-        two = torch.logaddexp(squared(z1 - 2, 0.6), squared(z1 + 2, 0.6))
-        return -squared(z.norm(dim=1) - 2, 0.4) - two
+        return -squared(z.norm(dim=1) - 2, 0.4) - torch.logaddexp(squared(z1 - 2, 0.6), squared(z1 + 2, 0.6))
     if number == 2:
         return -squared(from_wave, 0.4)
     if number == 3:

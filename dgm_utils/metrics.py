@@ -166,9 +166,8 @@ def inception_score(logits: Tensor, *, splits: int = 10) -> tuple[float, float]:
     for part in p[torch.from_numpy(order)].tensor_split(splits):
         # KL from the marginal, on average, is H(marginal) − mean H(p); entr(0) is 0.
         information = torch.special.entr(part.mean(0)).sum() - torch.special.entr(part).sum(1).mean()
-        scores.append(information.exp())
-    scores = torch.stack(scores)
-    return scores.mean().item(), scores.std(correction=0).item()
+        scores.append(information.exp().item())
+    return float(np.mean(scores)), float(np.std(scores))
 
 
 def precision_recall(real: Tensor, fake: Tensor, *, k: int = 3) -> tuple[float, float]:

@@ -137,10 +137,8 @@ class _GradientStep:
         if parameters and terms["loss"].requires_grad:
             terms["loss"].backward(inputs=parameters)
         if all(p.grad is None for p in parameters):
-            raise ValueError(
-                "no parameter of the optimizer receives a gradient from loss(batch)['loss']: look for a "
-                "detach, no_grad or item(), for frozen parameters, or for another network's optimizer"
-            )
+            advice = "look for a detach, no_grad or item(), frozen parameters, or another network's optimizer"
+            raise ValueError(f"no parameter of the optimizer receives a gradient from the loss: {advice}")
         if self.clip is not None:
             logged["grad_norm"] = nn.utils.clip_grad_norm_(parameters, self.clip)
         self.optimizer.step()

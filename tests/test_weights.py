@@ -1,11 +1,17 @@
 """Weights that ship with the package: what is loaded, and what is refused."""
 
+import tomllib
+from fnmatch import fnmatch
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
 from dgm_utils import weights
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 class Model(nn.Module):
@@ -92,3 +98,31 @@ def test_weights_are_saved_only_where_they_are_asked_for(tmp_path, monkeypatch):
     loaded = weights.load(Model(), "week1-model").state_dict()
     assert torch.equal(loaded["order"], stored.order)
     assert torch.equal(loaded["layer.weight"], stored.layer.weight.half().float())
+
+
+def test_facts_are_the_numbers_that_were_saved_with_the_weights(tmp_path, monkeypatch):
+    monkeypatch.setenv("DGM_WEIGHTS", str(tmp_path))
+    monkeypatch.setattr(weights, "FOLDER", tmp_path)
+    weights.save(Model(), "told", seconds=2400, nats=torch.tensor(84.125))
+    weights.save(Model(), "silent")
+    assert weights.facts("told") == {"seconds": 2400.0, "nats": 84.125}
+    assert weights.facts("silent") == {}
+    assert isinstance(weights.load(Model(), "told"), Model)
+    with pytest.raises(FileNotFoundError, match=r"'other'.*\['silent', 'told'\]"):
+        weights.facts("other")
+    with pytest.raises((TypeError, ValueError), match="two thousand"):
+        weights.save(Model(), "words", seconds="two thousand")
+
+
+LIMIT, LIMIT_OF_ALL = 2_000_000, 15_000_000  # bytes: every student installs them all
+
+
+def test_shipped_weights_are_small_and_part_of_the_package():
+    folder, project = weights.FOLDER, ROOT / "pyproject.toml"
+    sizes = {path.name: path.stat().st_size for path in folder.glob("*")}
+    assert all(size <= LIMIT for size in sizes.values()) and sum(sizes.values()) <= LIMIT_OF_ALL, sizes
+    patterns = tomllib.loads(project.read_text())["tool"]["setuptools"]["package-data"]["dgm_utils"]
+    packaged = {path for pattern in patterns for path in (ROOT / "dgm_utils").glob(pattern)}
+    # Also before there are any: a file that the patterns miss would not be installed.
+    assert fnmatch("weights/seminar1-made.safetensors", next(p for p in patterns if "weights" in p))
+    assert {folder / name for name in sizes} <= packaged
