@@ -1,0 +1,1 @@
+"""The tests, and the browser that walks the slides: `python -m tests.browser`."""
