@@ -25,10 +25,10 @@ window.stage = (() => {
     const app = window.jupyterapp;
     await app.restored;
     const kernelPreference = { shouldStart: false, canStart: false, autoStartDefault: false };
-    const panel = await app.commands.execute("docmanager:open", { path, factory: "Notebook", kernelPreference });
-    await panel.context.ready;
-    await panel.revealed;
-    app.shell.activateById(panel.id);
+    const opened = await app.commands.execute("docmanager:open", { path, factory: "Notebook", kernelPreference });
+    await opened.context.ready;
+    await opened.revealed;
+    app.shell.activateById(opened.id);
   }
 
   async function start() {
@@ -37,7 +37,10 @@ window.stage = (() => {
     await commands.execute("deck:start");
     await until(() => document.body.dataset.jpDeckMode === "presenting" && visible().length, "the deck");
     panel().content.activeCellIndex = 0;
-    for (const cell of cells()) cell.node.dataset.cellId = cell.model.id;
+    // A picture is taken of where a state ends, not of how it comes.
+    const still = document.createElement("style");
+    still.textContent = "* { transition: none !important; animation: none !important; caret-color: transparent }";
+    document.head.append(still);
     await settled();
   }
 
@@ -52,11 +55,11 @@ window.stage = (() => {
   const layout = () =>
     onStage().map(({ node }) => node.getBoundingClientRect()).map(({ y, height }) => [y, height]).join(" ");
 
-  // Everything drawn and set, and nothing has moved for three frames.
+  // Everything drawn and set, and nothing has moved for two frames.
   async function settled() {
     await until(() => onStage().every(isReady), "formulas and pictures");
     await document.fonts.ready;
-    for (let same = 0, before = ""; same < 3; before = layout()) {
+    for (let same = 0, before = ""; same < 2; before = layout()) {
       await frame();
       same = layout() === before ? same + 1 : 0;
     }
@@ -87,9 +90,16 @@ window.stage = (() => {
     node.scrollWidth > node.clientWidth + 1 && ["auto", "scroll"].includes(getComputedStyle(node).overflowX);
 
   function codeLines(cell) {
+    const blocks = all(cell, ".jp-MarkdownOutput pre").map((node) => node.innerText);
     const isCode = cell.model.type === "code" && !cell.inputHidden;
-    const texts = isCode ? [cell.model.sharedModel.source] : all(cell, ".jp-MarkdownOutput pre").map((node) => node.innerText);
+    const texts = isCode ? [cell.model.sharedModel.source] : blocks;
     return texts.flatMap((text) => text.split("\n"));
+  }
+
+  // Lines of code that stand on two lines of the slide.
+  function wrappedLines(cell) {
+    const heights = all(cell, ".jp-InputArea-editor .cm-line").map((line) => line.getBoundingClientRect().height);
+    return heights.filter((height) => height > 1.5 * Math.min(...heights)).length;
   }
 
   // Words of printed text that stand on two lines. A line may end at a space or after a hyphen or a slash.
@@ -121,7 +131,7 @@ window.stage = (() => {
   }
 
   function measure() {
-    const pages = [document.documentElement, document.body, ...document.querySelectorAll(".jp-Notebook, .jp-WindowedPanel-outer")];
+    const pages = [document.documentElement, ...document.querySelectorAll(".jp-Notebook, .jp-WindowedPanel-outer")];
     return {
       active: panel().content.activeCell.model.id,
       kind: panel().content.activeCell.model.getMetadata("slideshow")?.slide_type ?? null,
@@ -130,8 +140,11 @@ window.stage = (() => {
       cells: visible().map((cell) => ({
         id: cell.model.id,
         source: cell.model.sharedModel.source,
-        sideways: all(cell, "*").filter(scrollsSideways).map((node) => [name(node), node.scrollWidth - node.clientWidth]),
+        sideways: all(cell, "*")
+          .filter(scrollsSideways)
+          .map((node) => [name(node), node.scrollWidth - node.clientWidth]),
         lines: codeLines(cell),
+        wrapped: wrappedLines(cell),
         broken: all(cell, ".jp-OutputArea-output pre").flatMap(brokenWords),
         pictures: pictures(cell),
       })),
