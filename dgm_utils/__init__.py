@@ -45,8 +45,6 @@ def seed_everything(seed: int) -> None:
     Raises:
         ValueError: the seed is outside that range.
     """
-    if not 0 <= seed < 2**32:
-        raise ValueError(f"a seed is an integer from 0 to {2**32 - 1}, got {seed}")
+    np.random.seed(seed)  # first: it is NumPy that refuses a seed outside its range
     random.seed(seed)
-    np.random.seed(seed)
     torch.manual_seed(seed)

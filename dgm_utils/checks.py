@@ -15,25 +15,27 @@ module is frozen.
 
 import copy
 import functools
+import inspect
 import itertools
+import linecache
 import math
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 import torch
+from IPython import get_ipython
 from scipy import stats
 from torch import Tensor, nn
 from torch.autograd.functional import jacobian
 
-__all__ = [
-    "CheckFailed", "WrongShape", "autoregressive", "batch_independent", "bound", "dependence",
-    "gradients_reach", "integrates_to_one", "invertible", "judge", "lipschitz", "log_det", "reloads",
-    "samples_match", "sums_to_one", "unbiased",
-]  # fmt: skip
+__all__ = ["CheckFailed", "WrongShape", "autoregressive", "batch_independent", "bound", "dependence",
+           "gradients_reach", "integrates_to_one", "invertible", "judge", "lipschitz", "log_det", "reloads",
+           "samples_match", "sums_to_one", "unbiased"]  # fmt: skip
 
 Function = Callable[[Tensor], Tensor]
+Sampler = Callable[[int], Tensor]
 Interval = tuple[float, float]
 
 DRAWS = 8
@@ -136,10 +138,9 @@ def _dependence(check: str, f: Function, shape: Sequence[int], values: int | Non
 
     def pair(support: str, scale: float = 1.0) -> Tensor:
         """Draw two examples that differ in every entry, (2, size)."""
-        if support == "(0, 1)":
-            return torch.rand(2, size, generator=generator, dtype=torch.float64)
-        if support == "reals":
-            return scale * torch.randn(2, size, generator=generator, dtype=torch.float64)
+        if values is None:
+            draw, scale = (torch.rand, 1.0) if support == "(0, 1)" else (torch.randn, scale)
+            return scale * draw(2, size, generator=generator, dtype=torch.float64)
         x = torch.randint(values, (size,), generator=generator)
         x = torch.stack([x, (x + torch.randint(1, values, (size,), generator=generator)) % values])
         return x.double() if support == "floats" else x
@@ -332,7 +333,7 @@ def integrates_to_one(log_prob: Function, *, limits: Interval = (-8, 8)) -> floa
 
 
 def samples_match(
-    sample: Callable[[int], Tensor], log_prob: Function, *, n: int = 10_000, limits: Interval = (-8, 8)
+    sample: Sampler, log_prob: Function, *, n: int = 10_000, limits: Interval = (-8, 8)
 ) -> float:
     """Check that a sampler draws from a density, by a chi-square test over cells of about equal probability.
 
@@ -498,8 +499,7 @@ def gradients_reach(loss: Callable[[Any], Any], model: nn.Module, batch: Any) ->
     finally:
         model.load_state_dict(state)
     lost = {name: norm for name, norm in norms.items() if not 0 < norm < math.inf}
-    message = f"of {len(norms)} parameters these get no usable gradient: {lost}"
-    _verdict("gradients_reach", len(lost), 0, message)
+    _verdict("gradients_reach", len(lost), 0, f"these parameters get no usable gradient: {lost}")
     return norms
 
 
@@ -531,8 +531,7 @@ def batch_independent(f: Function, x: Tensor) -> float:
             others[kept] = x[kept]
             changes.append((answer(others) - before)[kept].abs().max())
     error = (torch.stack(changes).max() / (1 + before.abs().max())).item()
-    bound = _precision(before, 1e-8, 1e-4)
-    _verdict("batch_independent", error, bound, "outputs change (relative) when only other examples do")
+    _verdict("batch_independent", error, _precision(before, 1e-8, 1e-4), "outputs change when only others do")
     return error
 
 
@@ -611,19 +610,58 @@ def reloads(build: Callable[[], nn.Module], x: Tensor) -> float:
 def judge(answer: Any, check: Callable[[Any], Any]) -> None:
     """Print at once what an answer to an exercise is worth: not answered yet, not right and why, or right.
 
+    A mistake inside a function is told by its line in the cell and its kind. A function is not judged if a
+    later cell that defines it did not run: then the name still holds an older answer than the student sees.
+
     Args:
         answer: what the student wrote, a function usually.
         check: called with the answer; any exception but ``NotImplementedError`` is a mistake in the answer,
             which is shown and never stops the notebook.
     """
+    nones = [answer is None]  # of what the answer is, and of what it has returned
+
+    @functools.wraps(answer)
+    def watched(*inputs: Any, **named: Any) -> Any:
+        output = answer(*inputs, **named)
+        nones.append(output is None)
+        return output
+
+    code = inspect.unwrap(answer).__code__ if inspect.isfunction(answer) else None
     try:
-        check(answer)
+        if code and _edited_since(answer, code):
+            print(f"not judged: the last edit of {code.co_name} did not run; mend it, run it, then this cell")
+            return
+        check(watched if code else answer)
     except NotImplementedError:
         print("not answered yet")
     except Exception as wrong:
-        print(f"not right: {wrong}")
+        print(f"not right: {_mistake(wrong, code, nones[-1])}")
     else:
         print("right")
+
+
+def _edited_since(answer: Callable, code: Any) -> bool:
+    """Tell whether a notebook was asked for a later definition of a function than the one that it has."""
+    shell, start = get_ipython(), f"\ndef {code.co_name}("
+    if not shell or shell.user_ns.get(code.co_name) is not answer:
+        return False
+    asked = [cell.strip() for cell in shell.history_manager.input_hist_parsed if start in f"\n{cell}"]
+    ran = "".join(linecache.getlines(code.co_filename)).strip()
+    return ran in asked and ran != asked[-1]
+
+
+def _mistake(wrong: Exception, code: Any, none: bool) -> str:
+    """Say in which line an answer failed and how, or else what its check found."""
+    for error in (wrong, wrong.__cause__):  # a check may wrap what the answer has raised
+        steps = [(f.f_code, line) for f, line in traceback.walk_tb(error and error.__traceback__)]
+        inside = itertools.dropwhile(lambda step: step[0] is not code, steps)
+        if lines := [line for part, line in inside if part.co_filename == code.co_filename]:
+            return f"line {lines[-1]}: {type(error).__name__}: {error}"
+    if none:
+        return "None came back: is a `return` missing?"
+    if not isinstance(wrong, AssertionError):
+        return f"{type(wrong).__name__}: {wrong}"
+    return str(wrong) or f"this does not hold: {traceback.extract_tb(wrong.__traceback__)[-1].line}"
 
 
 # ---- how a function is called ------------------------------------------------------------------------------
@@ -649,7 +687,7 @@ def _expect_shape(check: str, what: str, value: Any, *expected: Sequence[int]) -
         _verdict(check, math.nan, 0, f"{what} has shape {got}, expected {wanted}", WrongShape)
 
 
-def _undisturbed() -> AbstractContextManager:
+def _undisturbed() -> Any:
     """Return a context that puts torch's random state back at its end."""
     return torch.random.fork_rng(range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ())
 
@@ -662,8 +700,7 @@ def _precision(out: Tensor, double: float, single: float) -> float:
 def _examples(x: Tensor) -> Tensor:
     """Return a batch of real examples."""
     real = isinstance(x, Tensor) and x.is_floating_point() and x.ndim > 1 and len(x) > 0
-    got = getattr(x, "shape", x)
-    _require(real, f"x must be a tensor of real examples (B, ...) with B > 0, got {got!r}")
+    _require(real, f"x must be a tensor of real examples (B, ...) with B > 0, got {getattr(x, 'shape', x)!r}")
     return x.detach()
 
 

@@ -18,10 +18,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
-__all__ = [
-    *("Images", "Splits", "load_images", "Batches", "binarize", "dequantize"),
-    *("Density", "mixture", "eight_gaussians", "gaussian_grid", "moons", "energy", "FACTORS", "sprites"),
-]
+__all__ = ["FACTORS", "Batches", "Density", "Images", "Splits", "binarize", "dequantize", "eight_gaussians",
+           "energy", "gaussian_grid", "load_images", "mixture", "moons", "sprites"]  # fmt: skip
 
 N_VALID = 10_000  # the last training images of every data set are its validation images
 
@@ -69,12 +67,11 @@ def load_images(name: str, *, device: torch.device | str = "cpu") -> Splits:
     return Splits(train, Images(images[-N_VALID:], labels[-N_VALID:]), test)
 
 
-def _mnist() -> list[Images]:
-    here, parts = Path(__file__).parent / "mnist", []
+def _mnist() -> Iterator[Images]:
+    here = Path(__file__).parent / "mnist"
     for part, n in (("train", 60_000), ("t10k", 10_000)):
         images = _read_idx(here / f"{part}-images-idx3-ubyte.gz", 16, (n, 1, 28, 28))
-        parts.append(Images(images, _read_idx(here / f"{part}-labels-idx1-ubyte.gz", 8, (n,)).long()))
-    return parts
+        yield Images(images, _read_idx(here / f"{part}-labels-idx1-ubyte.gz", 8, (n,)).long())
 
 
 def _read_idx(path: Path, header: int, shape: tuple[int, ...]) -> Tensor:
@@ -114,11 +111,10 @@ def _torchvision(name: str) -> list[Images]:
         parts = [getattr(datasets, dataset)(root, train=train, download=True) for train in (True, False)]
         return [_checked(parts[0], n, shape), _checked(parts[1], 10_000, shape)]
     except Exception as error:  # a damaged file raises anything: of gzip, tarfile, pickle, NumPy, torch
-        raise RuntimeError(
-            f"{name} is not whole in {root} and could not be downloaded to it: {error}. Connect to a network "
-            f"and try again; if that does not help, delete {root / folder}. DGM_DATA names another place. "
-            "'mnist' and all that this module draws itself need no network"
-        ) from error
+        what = f"{name} is not whole in {root} and could not be downloaded to it: {error}"
+        advice = f"Connect to a network and try again; if that does not help, delete {root / folder}"
+        others = "DGM_DATA names another place. 'mnist' and all that this module draws itself need no network"
+        raise RuntimeError(f"{what}. {advice}. {others}") from error
 
 
 def _checked(part: Any, n: int, shape: tuple[int, ...]) -> Images:

@@ -13,16 +13,11 @@ import torch
 from scipy import optimize, stats
 from torch import Tensor
 
-__all__ = [
-    *("bits_per_dim", "log_likelihoods", "importance_weighted_log_likelihood", "effective_sample_size"),
-    *("active_units", "feature_statistics", "frechet_distance", "inception_score", "precision_recall"),
-    *("ModeCoverage", "mode_coverage", "wasserstein"),
-]
+from dgm_utils.checks import _require
 
-
-def _require(holds: bool, message: str) -> None:
-    if not holds:
-        raise ValueError(message)
+__all__ = ["ModeCoverage", "active_units", "bits_per_dim", "effective_sample_size", "feature_statistics",
+           "frechet_distance", "importance_weighted_log_likelihood", "inception_score", "log_likelihoods",
+           "mode_coverage", "precision_recall", "wasserstein"]  # fmt: skip
 
 
 def _double(x: Tensor, name: str, *axes: str) -> Tensor:
@@ -248,9 +243,7 @@ def wasserstein(x: Tensor, y: Tensor, *, order: float = 1) -> float:
     line = x.shape[1] == 1
     if len(x) != len(y):
         _require(order == 1, f"order {order} needs samples of one size, got {len(x)} and {len(y)} points")
-        if line:
-            return float(stats.wasserstein_distance(x[:, 0], y[:, 0]))
-        return float(stats.wasserstein_distance_nd(x, y))
+        return float(stats.wasserstein_distance_nd(x.squeeze(1), y.squeeze(1)))  # on a line it sorts
     if line:
         costs = (x.sort(0).values - y.sort(0).values).abs() ** order
     else:

@@ -2,9 +2,9 @@
 
 Every function returns a `matplotlib.figure.Figure` that pyplot does not know. As the last expression of a
 cell it is shown once, and its alternative text stands in the metadata of the output: ``alt``, or a text that
-describes the data. Inside a loop, write ``display(plot.images(x))``. ``properties`` are whatever matplotlib's
-``Axes.set`` takes: title, xlabel, ylabel, xlim, yscale. With ``ax`` a function draws there and returns the
-figure that holds it:
+describes the data. Inside a loop, write ``display(plot.images(x))``. ``properties`` are ``alt``, and
+whatever matplotlib's ``Axes.set`` takes: title, xlabel, ylabel, xlim, yscale. With ``ax`` a function draws
+there and returns the figure that holds it:
 
 >>> figure, (left, right) = subplots(1, 2)
 >>> _ = matrix(torch.eye(3), ax=left, title="identity")
@@ -30,12 +30,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
 from torch import Tensor
 
-__all__ = [
-    "PALETTE", "curves", "density", "describe", "ellipse", "histogram", "images", "matrix", "scatter",
-    "style", "subplots", "warped_grid",
-]  # fmt: skip
+__all__ = ["PALETTE", "curves", "density", "describe", "ellipse", "histogram", "images", "matrix", "scatter",
+           "style", "subplots", "warped_grid"]  # fmt: skip
 
 Array = Tensor | np.ndarray | Sequence
+Map = Callable[[Tensor], Tensor]
 
 # Okabe and Ito's colours, which stay apart under every common kind of colour blindness, strong ones first.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
@@ -93,8 +92,9 @@ def _axes(ax: Axes | None, width: float = 7, height: float = 4.5) -> Axes:
     return subplots(width=width, height=height)[1] if ax is None else ax
 
 
-def _finish(ax: Axes, alt: str | None, default: str, properties: Mapping) -> Figure:
+def _finish(ax: Axes, default: str, properties: dict[str, Any]) -> Figure:
     """Set the properties of the axes, add to the alternative text of the figure's other axes, return it."""
+    alt = properties.pop("alt", None)
     ax.set(**properties)
     figure, title = ax.get_figure(root=True), ax.get_title()
     alt = alt or (f"{title}: {default}" if title else default)
@@ -117,7 +117,6 @@ def images(
     titles: Sequence = (),
     rows: Sequence[str] = (),
     ax: Axes | None = None,
-    alt: str | None = None,
     **properties: Any,
 ) -> Figure:
     """Draw images in a grid, row by row.
@@ -130,10 +129,9 @@ def images(
         ValueError: for another shape, or for values outside the range.
     """
     pixels = _array(batch)
-    shape = pixels.shape
     pixels = pixels[:, None] if pixels.ndim == 3 else pixels
     if pixels.ndim != 4 or pixels.shape[1] not in (1, 3) or pixels.size == 0:
-        raise ValueError(f"expected images (N, H, W) or (N, 1 or 3, H, W), got {shape}")
+        raise ValueError(f"expected images (N, H, W) or (N, 1 or 3, H, W), got {_array(batch).shape}")
     pixels = pixels / 255 if pixels.dtype == np.uint8 else pixels.astype(float)
     if not (pixels.min() >= -1e-4 and pixels.max() <= 1 + 1e-4):  # NaN fails as well
         raise ValueError(f"expected uint8 or values in [0, 1], got {pixels.min():.7g} to {pixels.max():.7g}")
@@ -144,8 +142,7 @@ def images(
     above = math.ceil(0.25 * columns * across / inches) if titles else 0  # a quarter of an inch of text
     down = height + gap + above
     canvas = np.ones((lines * down + gap, columns * across + gap, channels))
-    space = 0.5 if "title" in properties else 0
-    ax = _axes(ax, inches, inches * canvas.shape[0] / canvas.shape[1] + space)
+    ax = _axes(ax, inches, inches * canvas.shape[0] / canvas.shape[1] + 0.5 * ("title" in properties))
     for k, (image, text) in enumerate(zip(pixels.clip(0, 1), titles or [""] * n, strict=True)):
         y, x = k // columns * down + above + gap, k % columns * across + gap
         canvas[y : y + height, x : x + width] = image.transpose(1, 2, 0)  # (C, H, W) to (H, W, C)
@@ -156,12 +153,10 @@ def images(
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     default = f"{n} images of {height} by {width} pixels in {lines} rows of {columns}"
-    return _finish(ax, alt, default + (f" ({', '.join(rows)})" if rows else ""), properties)
+    return _finish(ax, default + (f" ({', '.join(rows)})" if rows else ""), properties)
 
 
-def curves(
-    history: Mapping, *names: str, ax: Axes | None = None, alt: str | None = None, **properties: Any
-) -> Figure:
+def curves(history: Mapping, *names: str, ax: Axes | None = None, **properties: Any) -> Figure:
     """Draw training curves from what ``train.fit`` returned: ``name -> list of (epoch, value)``.
 
     ``names`` picks curves (all but ``seconds`` by default). Values of every step are drawn pale, with their
@@ -188,17 +183,16 @@ def curves(
         ax.plot(epoch[window - 1 :], mean, line, marker=marker, color=color, label=name)
         seen.append(f"{name} goes from {value[0]:.4g} to {value[-1]:.4g}")
     ax.legend()
-    return _finish(ax, alt, ", ".join(seen), {"xlabel": "epoch"} | properties)
+    return _finish(ax, ", ".join(seen), {"xlabel": "epoch"} | properties)
 
 
 # -------------------------------------------------------------------------- densities, points and matrices
 def density(
-    log_prob: Callable[[Tensor], Tensor],
+    log_prob: Map,
     limits: tuple[float, float] = (-4, 4),
     *,
     device: torch.device | str = "cpu",
     ax: Axes | None = None,
-    alt: str | None = None,
     **properties: Any,
 ) -> Figure:
     """Draw exp(log_prob), ``(B, 2)`` to ``(B,)`` in nats, on the square ``limits`` x ``limits``.
@@ -216,12 +210,10 @@ def density(
     picture = ax.imshow(p.reshape(200, 200), origin="lower", extent=(*limits, *limits))
     ax.get_figure().colorbar(picture, ax=ax, shrink=0.8)
     x, y = points[p.argmax()].tolist()
-    return _finish(ax, alt, f"density, highest ({p.max():.3g}) at ({x:.2g}, {y:.2g})", PLANE | properties)
+    return _finish(ax, f"density, highest ({p.max():.3g}) at ({x:.2g}, {y:.2g})", PLANE | properties)
 
 
-def scatter(
-    *samples: Array, labels: Sequence = (), ax: Axes | None = None, alt: str | None = None, **properties: Any
-) -> Figure:
+def scatter(*samples: Array, labels: Sequence = (), ax: Axes | None = None, **properties: Any) -> Figure:
     """Draw sets of points ``(n, 2)``, each with its own colour and marker and, if given, its label.
 
     Raises:
@@ -238,7 +230,7 @@ def scatter(
         seen.append(f"{len(points)} points{f' of {name}' if labels else ''} around ({x:.2g}, {y:.2g})")
     if labels:
         ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), markerscale=2)
-    return _finish(ax, alt, ", ".join(seen), PLANE | {"aspect": "equal"} | properties)
+    return _finish(ax, ", ".join(seen), PLANE | {"aspect": "equal"} | properties)
 
 
 def ellipse(ax: Axes, mean: Array, covariance: Array, radius: float = 1.0, **style: Any) -> Ellipse:
@@ -262,9 +254,7 @@ def ellipse(ax: Axes, mean: Array, covariance: Array, radius: float = 1.0, **sty
     return patch
 
 
-def warped_grid(
-    ax: Axes, transform: Callable[[Tensor], Tensor], *, reach: float = 2.5, lines: int = 11, **style: Any
-) -> None:
+def warped_grid(ax: Axes, transform: Map, *, reach: float = 2.5, lines: int = 11, **style: Any) -> None:
     """Draw where ``transform``, ``(n, 2)`` to ``(n, 2)``, carries a square grid from -reach to reach.
 
     ``lines`` run in each direction; ``style`` is whatever matplotlib's ``plot`` takes.
@@ -284,9 +274,7 @@ def warped_grid(
     ax.plot(*points.reshape(-1, 2).T, **{"color": "C0", "linewidth": 0.8} | style)
 
 
-def matrix(
-    values: Array, *, numbers: str = "", ax: Axes | None = None, alt: str | None = None, **properties: Any
-) -> Figure:
+def matrix(values: Array, *, numbers: str = "", ax: Axes | None = None, **properties: Any) -> Figure:
     """Draw a matrix, row 0 at the top: a mask, a Jacobian (output by input), a table of probabilities.
 
     With negative values the colours are symmetric about zero, blue below and red above. ``numbers`` writes
@@ -304,8 +292,7 @@ def matrix(
     aspect = "equal" if 1 / 4 < rows / columns < 4 else "auto"
     picture = ax.imshow(array, interpolation="nearest", aspect=aspect, **look)
     ax.get_figure().colorbar(picture, ax=ax, shrink=0.8)
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.get_major_locator().set_params(integer=True)
+    ax.locator_params(integer=True)
     if numbers:
         bright = picture.to_rgba(array)[..., :3] @ (0.3, 0.59, 0.11) > 0.5  # weights of red, green, blue
         size = min(14, 100 / max(rows, columns))
@@ -314,17 +301,11 @@ def matrix(
             ax.text(j, i, format(value, numbers), ha="center", va="center", fontsize=size, color=color)
     default = f"{rows} by {columns} matrix, {np.count_nonzero(array)} of {array.size} entries not zero, "
     default += f"values {array.min():.3g} to {array.max():.3g}"
-    return _finish(ax, alt, default, {"xlabel": "input", "ylabel": "output"} | properties)
+    return _finish(ax, default, {"xlabel": "input", "ylabel": "output"} | properties)
 
 
 def histogram(
-    samples: Array,
-    log_prob: Callable[[Tensor], Tensor] | None = None,
-    *,
-    bins: int = 50,
-    ax: Axes | None = None,
-    alt: str | None = None,
-    **properties: Any,
+    samples: Array, log_prob: Map | None = None, *, bins: int = 50, ax: Axes | None = None, **properties: Any
 ) -> Figure:
     """Draw ``samples`` of one dimension as a density, and exp(log_prob), ``(B,)`` to ``(B,)``, over them."""
     values, ax = _array(samples).ravel(), _axes(ax)
@@ -335,4 +316,4 @@ def histogram(
             ax.plot(_array(x), _array(log_prob(x).exp()), color="C1", label="density")
         ax.legend()
     default = f"{values.size} samples with mean {values.mean():.3g}, standard deviation {values.std():.3g}"
-    return _finish(ax, alt, default, {"xlabel": "$x$", "ylabel": "density"} | properties)
+    return _finish(ax, default, {"xlabel": "$x$", "ylabel": "density"} | properties)

@@ -14,38 +14,43 @@ from torch import nn
 __all__ = ["Table", "cells", "row", "table"]
 
 # The columns in the order they are shown; what else a row holds comes after them.
-SHOWN = ["model", "data", "metric", "ours", "published", "source", "target", "parameters", "seconds"]
-FOLDED = {"unit", "value", "std", "n_seeds", "higher_is_better", "reached", "profile", "torch"}
+SHOWN = ["model", "data", "metric", "ours", "published", "target", "param.", "s"]
+SHORT = {"parameters": "param.", "seconds": "s"}
+FOLDED = {"unit", "value", "std", "n_seeds", "higher_is_better", "reached", "profile", "torch", "source"}
+CELL = '<td style="padding:.1em .4em;text-align:left;line-height:1.1">'  # low rows: a table fits its slide
 
 
 class Table:
-    """Rows of results, shown as HTML in a notebook and as aligned text elsewhere."""
+    """Rows of results, shown as HTML in a notebook and as aligned text elsewhere; sources are footnotes."""
 
     def __init__(self, rows: list[dict[str, Any]]) -> None:
         self.rows = rows
-        lines = [_line(row) for row in rows]
+        sources = list(dict.fromkeys(row["source"] for row in rows if row.get("source")))
+        lines = [_line(row, sources) for row in rows]
         names = dict.fromkeys([*SHOWN, *(name for line in lines for name in line)])
         machines = {f"{row['profile']} profile on {row['device']}, torch {row['torch']}" for row in rows}
-        self._caption = "; ".join(sorted(machines))
-        alike = {"device"} if len(machines) == 1 else set()  # the caption says it for all rows
+        self._notes = ["; ".join(sorted(machines)), *(f"[{k}] {s}" for k, s in enumerate(sources, 1))]
+        alike = {"device"} if len(machines) == 1 else set()  # the note says it for all rows
         names = [name for name in names if name not in alike and any(line.get(name) for line in lines)]
         self._lines = [names, *([line.get(name, "") for name in names] for line in lines)]
 
     def _repr_html_(self) -> str:
-        head, *body = ["".join(f"<td>{html.escape(cell)}</td>" for cell in line) for line in self._lines]
-        body = "".join(f"<tr>{line}</tr>" for line in body)
-        head = f"<thead><tr>{head.replace('td>', 'th>')}</tr></thead>"
-        return f"<table><caption>{html.escape(self._caption)}</caption>{head}<tbody>{body}</tbody></table>"
+        head, *body = ["".join(f"{CELL}{html.escape(cell)}</td>" for cell in line) for line in self._lines]
+        head, body = (
+            head.replace("<td", "<th").replace("/td>", "/th>"),
+            "".join(f"<tr>{line}</tr>" for line in body),
+        )
+        notes = "<br>".join(map(html.escape, self._notes))
+        table = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
+        return f'<table><caption style="caption-side:bottom">{notes}</caption>{table}</table>'
 
     def __repr__(self) -> str:
         widths = [max(map(len, column)) for column in zip(*self._lines, strict=True)]
         lines = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in self._lines]
-        return "\n".join([*lines, self._caption])
+        return "\n".join([*lines, *self._notes])
 
 
-def row(
-    model: str, value: float, task: tuple[str, str], network: nn.Module | None = None, **more: Any
-) -> dict[str, Any]:
+def row(model: str, value: float, task: tuple[str, str], network: nn.Module | None = None, **more) -> dict:
     """Return one row for `table`: a model's value in a task.
 
     Args:
@@ -113,10 +118,12 @@ def cells(row: Mapping[str, Any]) -> dict[str, str]:
     return written
 
 
-def _line(row: Mapping[str, Any]) -> dict[str, str]:
-    """Write a row of `Table`, by column; a missed target says so."""
+def _line(row: Mapping[str, Any], sources: list[str]) -> dict[str, str]:
+    """Write a row of `Table`, by column; a missed target says so, a source is a number."""
     line = cells(row)
     line["ours"] += f" {row['unit']}" + (f" ({row['n_seeds']} seeds)" if row.get("n_seeds") else "")
     if row["reached"] is not None:
-        line["target"] += ": reached" if row["reached"] else ": MISSED"
-    return {name: cell for name, cell in line.items() if name not in FOLDED}
+        line["target"] += "\u00a0✓" if row["reached"] else " MISSED"
+    if row.get("source"):
+        line["published"] = f"{line.get('published', '')} [{sources.index(row['source']) + 1}]".strip()
+    return {SHORT.get(name, name): cell for name, cell in line.items() if name not in FOLDED}

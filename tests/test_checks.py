@@ -8,6 +8,7 @@ import time
 
 import pytest
 import torch
+from IPython.core.interactiveshell import InteractiveShell
 from torch import nn, randn
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal, Normal
 from torch.nn import functional as F
@@ -892,17 +893,39 @@ def crooked(answer):
     assert answer == 4, f"2 + 2 is 4, not {answer}"
 
 
+def doubles(answer):
+    assert torch.equal(answer(torch.ones(2)), torch.full([2], 2.0)), "it does not double"
+
+
 def sums(log_prob):
     checks.sums_to_one(log_prob, 3)
 
 
+def forgets(x):
+    2 * x
+
+
+def stumbles(x):
+    y = 2 * x
+    return y @ torch.ones(3)
+
+
+LINE = stumbles.__code__.co_firstlineno + 2
 ANSWERS = {
     "blank": (blank, lambda answer: answer(2), "not answered yet"),
     "blank in a check": (blank, sums, "not answered yet"),
     "wrong": (5, crooked, "not right: 2 + 2 is 4, not 5"),
-    "fails": (None, lambda answer: answer + 1, "not right: unsupported operand"),
+    "wrong output": (lambda x: 3 * x, doubles, "not right: it does not double"),
+    "None": (None, lambda answer: answer + 1, "not right: None came back: is a `return` missing?"),
+    "no return": (forgets, doubles, "not right: None came back: is a `return` missing?"),
+    "no return in a check": (forgets, sums, "not right: None came back: is a `return` missing?"),
+    "another type": ("4", lambda answer: answer + 1, "not right: TypeError: can only concatenate str"),
+    "fails": (stumbles, doubles, f"not right: line {LINE}: RuntimeError: "),
+    "fails in a check": (stumbles, lambda f: checks.sums_to_one(f, 2), f"not right: line {LINE}: Runtime"),
+    "fails decorated": (torch.no_grad()(stumbles), doubles, f"not right: line {LINE}: RuntimeError"),
     "fails a check": (constant(0.0), sums, "not right: sums_to_one: the probabilities of all 8 states"),
     "right": (4, crooked, "right"),
+    "right output": (lambda x: 2 * x, doubles, "right"),
     "passes a check": (constant(-3 * LN2), sums, "right"),
 }  # fmt: skip
 
@@ -913,3 +936,43 @@ def test_an_answer_is_judged_in_one_line(kind, capsys):
     assert checks.judge(answer, check) is None
     said = capsys.readouterr().out
     assert said.startswith(words) if words.startswith("not right") else said == f"{words}\n"
+
+
+NOT_JUDGED = "not judged: the last edit of twice did not run; mend it, run it, then this cell"
+JUDGE = """
+def check(twice):
+    assert twice(2) == 4
+
+checks.judge(twice, check)
+"""
+# Cells that are run one after another in a notebook, the judge after each, and what it says.
+EDITS = {
+    "def twice(x):\n    return 2 + x": "right",
+    "def twice(x)\n    return 3 * x": NOT_JUDGED,
+    "def twice(x):\n    return (3 * x": NOT_JUDGED,
+    "1 / 0\n\ndef twice(x):\n    return 3 * x": NOT_JUDGED,
+    "other(": NOT_JUDGED,  # another cell's error, and still no newer answer
+    "def twice(x):\n    return 3 * x": "not right: this does not hold: assert twice(2) == 4",
+    "other(2": "not right: this does not hold: assert twice(2) == 4",
+    "# why\n%precision 3\ndef twice(x):\n    return y * x": "not right: line 4: NameError: ",
+    "twice = lambda x: 2 * x": "right",  # a name that no function of the notebook's has
+    "import torch\n@torch.no_grad()\ndef twice(x):\n    return 2 * x": "right",
+    "@torch.no_grad()\ndef twice(x):\nreturn 2 * x": NOT_JUDGED,
+    "%%capture\ndef twice(x):\n    return 2 * x": "right",
+}
+
+
+def test_an_answer_older_than_its_last_edit_is_not_judged(capsys):
+    """IPython's history holds every input, also what did not compile; linecache holds what did."""
+    shell = InteractiveShell.instance()
+    try:
+        shell.run_cell("from dgm_utils import checks", store_history=True)
+        for cell, words in EDITS.items():
+            shell.run_cell(cell, store_history=True)
+            capsys.readouterr()
+            for _ in range(2):  # the judge's own cell is no edit
+                shell.run_cell(JUDGE, store_history=True)
+                said = capsys.readouterr().out
+                assert said.startswith(words) and said.count("\n") == 1, (cell, said)
+    finally:
+        InteractiveShell.clear_instance()

@@ -35,7 +35,7 @@ def test_targets(value, target, higher, reached):
     shown = table({**ROW, "value": value, "target": target, "higher_is_better": higher})
     assert shown.rows[0]["reached"] is reached
     for text in (repr(shown), shown._repr_html_()):
-        assert ("MISSED" in text) is not reached and ("reached" in text) is reached
+        assert ("MISSED" in text) is not reached and ("✓" in text) is reached
         assert ("≥" if higher else "≤") in text
 
 
@@ -47,14 +47,26 @@ def test_the_table_shows_what_the_rows_hold():
             assert part in text
         assert "target" not in text  # no row has one
     assert "Germain &lt;2015&gt;" in shown._repr_html_() and "<2015>" not in shown._repr_html_()
-    head, *lines, caption = repr(shown).splitlines()
+    head, *lines, caption, source = repr(shown).splitlines()
     assert head.startswith("model") and len(lines) == 2
     assert caption.startswith("quick profile on ") and caption in shown._repr_html_()
+    assert source == "[1] Germain <2015>"
+
+
+def test_sources_are_numbered_below_the_table_and_shared():
+    one, two = {**ROW, "published": 84.87, "source": "A paper"}, {**ROW, "source": "Another"}
+    head, *lines = repr(table(ROW, one, two, {**one, "published": 85})).splitlines()
+    assert head.split() == ["model", "metric", "ours", "published"]  # no column for what no row has
+    assert [line.split("nats")[1].strip() for line in lines[:4]] == ["", "84.87 [1]", "[2]", "85 [1]"]
+    assert lines[5:] == ["[1] A paper", "[2] Another"]
+    shown = table(one, two)._repr_html_()
+    assert shown.count("A paper") == 1 and shown.index("A paper") < shown.index("</caption>")
+    assert [shown.count(tag) for tag in ("<th ", "</th>", "<td ", "</td>")] == [4, 4, 8, 8]
 
 
 def test_a_value_that_is_not_a_number_is_shown_and_misses_its_target():
     shown = table({**ROW, "value": math.nan, "target": 89.0}).rows
-    assert "nan nats  ≤ 89: MISSED" in repr(results.Table(shown))
+    assert "nan nats  ≤ 89 MISSED" in repr(results.Table(shown))
 
 
 def test_a_row_states_the_task_and_counts_parameters():
