@@ -13,6 +13,7 @@ from scipy import integrate, special, stats
 from torch import distributions as D
 from torch import nn
 
+from dgm_utils import nets, weights
 from lectures.lecture2.figures import CURVE_NOISE, curve
 from lectures.lecture3 import figures, vae_digits
 from tools.definitions import definitions, load
@@ -531,6 +532,36 @@ def test_stored_numbers_of_the_trained_models_fit_together():
         assert np.corrcoef(mean.astype(float), decoded.astype(float))[0, 1] > 0.9, (
             "the decoder found the mean"
         )
+
+
+def test_every_threshold_of_the_printed_range_gives_as_many_active_units(monkeypatch):
+    variance = np.array([0.0004, 0.00308, 0.63559, 0.9], dtype=np.float32)
+    monkeypatch.setattr(figures, "stored", lambda: {"units_variance": variance})
+    assert figures.active_range() == (0.004, 0.635)
+    assert all((variance > threshold).sum() == 2 for threshold in figures.active_range())
+
+
+def test_the_script_loads_what_the_seminar_trains_and_says_how_long(monkeypatch, tmp_path):
+    sources = [cell.source for cell in read_notebook(vae_digits.SEMINAR).cells]
+    (table,) = [source.split("column =")[0] for source in sources if source.startswith("SETTINGS")]
+    settings = {}
+    exec(table, settings)
+    passes, many, few = (settings["SETTINGS"][name][1] for name in ("passes", "epochs", "map_epochs"))
+    assert {2: passes * few, 50: passes * many} == vae_digits.PASSES, (
+        "the long profile, of the plane and of d = 50"
+    )
+    monkeypatch.setattr(weights, "FOLDER", tmp_path)
+    seminar = load(vae_digits.SEMINAR, "VAE")
+    for d, name in vae_digits.WEIGHTS.items():
+        assert any(f'weights.save({"vae" if d == 50 else "flat"}, "{name}"' in source for source in sources)
+        with pytest.raises(FileNotFoundError):
+            vae_digits.trained(seminar, d)
+        made = seminar.VAE(nets.mlp(784, 200, 200, 2 * d), nets.mlp(d, 200, 200, 784), d)
+        monkeypatch.setenv("DGM_WEIGHTS", str(tmp_path))
+        weights.save(made, name)
+        loaded = vae_digits.trained(seminar, d)
+        torch.testing.assert_close(loaded.decoder[-1].bias, made.decoder[-1].bias.half().float())
+        assert not loaded.training
 
 
 def test_aggregate_posterior_of_the_training_script():

@@ -1,7 +1,10 @@
 """Seminar 3: probabilistic PCA and the VAE against closed forms and libraries; its checks against slips."""
 
+import ast
+import builtins
 import contextlib
 import io
+import itertools
 import math
 import re
 from pathlib import Path
@@ -17,6 +20,7 @@ from torch.distributions import Bernoulli, MultivariateNormal, Normal, kl_diverg
 
 from dgm_utils import checks, metrics, nets, plot
 from lectures.lecture3 import figures
+from tests.test_notebooks import bound_names, parsed
 from tools import definitions, notebooks
 
 PATH = Path(__file__).resolve().parent.parent / "seminars" / "seminar3" / "seminar3.ipynb"
@@ -181,7 +185,7 @@ def test_elbo_is_log_p_minus_the_kl():
     gap = model.log_prob(x) - seminar.gaussian_elbo(model, x, q)
     assert torch.allclose(gap, kl_divergence(q, model.posterior(x)), atol=1e-9) and gap.min() > 0.01
     z = q.sample((40_000,))
-    by_sampling = (model.log_joint(x, z) - q.log_prob(z)).mean(0)
+    by_sampling = (seminar.log_joint(model, x, z) - q.log_prob(z)).mean(0)
     assert torch.allclose(by_sampling, seminar.gaussian_elbo(model, x, q), rtol=0.02)
 
 
@@ -375,10 +379,60 @@ def test_mle_and_map_are_compared_by_estimates_not_by_bounds():
 
 
 def test_what_the_decoder_promises_and_what_images_cost_are_told_apart():
-    promised, cost = numbers_of(printed("48b58b4d").splitlines()[1])
+    rows = {line[0]: numbers_of(line) for line in printed("48b58b4d").splitlines()[-2:]}
+    promised, cost, missed, _ = rows["i"]  # in class
     reconstruction = numbers_of(printed("07fd5e48").splitlines()[1])[0]
     assert cost == pytest.approx(-reconstruction, abs=0.5), "another draw of the codes"
     assert promised > cost + 3 and "*less* sure" in source_of("cd6e24d7")
+    assert rows["l"][1] < cost and 0.05 < rows["l"][2] < missed, "the text says: better and not good"
+
+
+def test_what_the_longer_training_brings_is_said_as_it_is_measured():
+    ours, longer, gain, stored = map(numbers_of, printed("7c1e40a5").splitlines()[1:5])
+    assert gain[0] == pytest.approx(ours[-1] - longer[-1], abs=0.11) and gain[0] > 4 * gain[1]
+    bound, reconstruction = (ours[k] - longer[k] for k in (1, 2))
+    assert reconstruction > 0.8 * bound > 0, "nearly all of the gain is the reconstruction's"
+    assert stored[-1] == pytest.approx(longer[-1], abs=5), "other images and another K, the same model"
+    settings = {}
+    exec(source("SETTINGS").split("column =")[0], settings)
+    passes = [
+        p * e for p, e in zip(*(settings["SETTINGS"][name] for name in ("passes", "epochs")), strict=True)
+    ]
+    assert passes[0] == 10 and f"{passes[1]:,} passes over the images in place of ten" in source_of(
+        "7c1e40a4"
+    )
+    assert f"pass {passes[1]:,} and {passes[2]:,} times" in source_of("838263be").replace("\n", " ")
+
+
+def parts_at_home():
+    """Return the parts of At home, title to cells, and the sections that the table says each needs."""
+    home = next(k for k, c in enumerate(cells) if c.source.startswith("## At home"))
+    rows = re.findall(r"^\| (.+?) \|(.*?)\|$", cells[home].source, re.M)[2:]
+    parts = {None: []}
+    for cell in cells[home + 1 :]:
+        if cell.cell_type == "markdown" and (heading := re.match(r"### (.*)", cell.source)):
+            parts[heading[1]] = []
+        next(reversed(parts.values())).append(cell)
+    del parts[None]
+    return parts, {title: [int(k) for k in re.findall(r"\d", needs)] for title, needs in rows}
+
+
+def test_a_part_at_home_needs_only_what_the_table_says():
+    parts, needs = parts_at_home()
+    assert list(parts) == list(needs)
+    sections, current = {0: []}, 0
+    for cell in cells:
+        heading = re.match(r"## (?:(\d)\.|At home)", cell.source) if cell.cell_type == "markdown" else None
+        current = int(heading[1] or 99) if heading else current
+        sections.setdefault(current, []).append(cell)
+    for title, own in parts.items():
+        bound = {*dir(builtins), "display"}
+        for cell in itertools.chain(*(sections[k] for k in (0, *needs[title])), own):
+            if cell.cell_type == "code":
+                nodes = list(ast.walk(parsed(cell.source)))
+                bound = bound.union(*map(bound_names, nodes))
+                names = {node.id for node in nodes if isinstance(node, ast.Name)}
+                assert names <= bound, f"{title}: cell {cell.id} reads {names - bound}"
 
 
 def test_no_table_reads_as_if_full_had_been_run():
@@ -433,12 +487,13 @@ def test_the_checks_of_the_vae_see_slips(slip):
     text = "\n\n\n".join(map(source, parts))
     assert text.count(before) == 1
     exec(text.replace(before, after), namespace)
+    check = source("tiny = ") + "\n\n" + source("total = checks.sums_to_one")
     with contextlib.redirect_stdout(io.StringIO()):
         if slip is None:
-            exec(source("total = checks.sums_to_one"), namespace)
+            exec(check, namespace)
         else:
             with pytest.raises(checks.CheckFailed):
-                exec(source("total = checks.sums_to_one"), namespace)
+                exec(check, namespace)
 
 
 def test_labels_of_the_map_stay_apart():

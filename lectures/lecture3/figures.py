@@ -602,16 +602,17 @@ def holes() -> Figure:
 def active_units() -> Figure:
     """Draw KL and variance of the posterior mean of each unit of the larger VAE, and the convention."""
     kl, variance = stored()["units_kl"], stored()["units_variance"]
-    order = kl.argsort()[::-1]
+    order, active = kl.argsort()[::-1], int((variance > ACTIVE).sum())
     figure, axes = canvas(HALF_WIDTH - 20, 215)
     units = np.arange(1, len(kl) + 1)
     axes.plot(units, kl[order].round(5), "o-", color=BLUE, markersize=5)
     axes.plot(units, variance[order].round(5), "s", color=RED, markersize=5)
-    axes.axhline(0.01, color=INK, linestyle=":", linewidth=1.6)
-    axes.text(51, 0.012, "convention: 0.01", ha="right", va="bottom")
-    axes.text(17, 1.6, "KL, nats", color=BLUE, va="center")
-    axes.text(17, 0.5, "variance of the mean", color=RED, va="center")
-    axes.set(yscale="log", xlabel="latent unit, sorted", xlim=(0, 52), ylim=(5e-5, 5))
+    axes.axhline(ACTIVE, color=INK, linestyle=":", linewidth=1.6)
+    axes.text(51, 1.2 * ACTIVE, f"convention: {ACTIVE}", ha="right", va="bottom")
+    axes.text(active + 3, 1.6, "KL, nats", color=BLUE, va="center")
+    axes.text(active + 3, 0.5, "variance of the mean", color=RED, va="center")
+    lowest = min(kl.min(), variance.min())
+    axes.set(yscale="log", xlabel="latent unit, sorted", xlim=(0, 52), ylim=(min(5e-5, lowest / 2), 5))
     log_ticks(axes.yaxis, 0.0001, 0.01, 1)
     return figure
 
@@ -629,9 +630,10 @@ def prior_mass_in_holes(ratio: float = 0.1, radius: float = np.inf) -> float:
 
 
 def active_range() -> tuple[float, float]:
-    """Return the largest and the smallest variance that leave the number of active units as it is at 0.01."""
-    variance = stored()["units_variance"]
-    return variance[variance <= ACTIVE].max(), variance[variance > ACTIVE].min()
+    """Return the ends of the thresholds that give as many active units as 0.01: three digits, inwards."""
+    variance = stored()["units_variance"].astype(float)
+    low, high = variance[variance <= ACTIVE].max(), variance[variance > ACTIVE].min()
+    return np.ceil(1000 * low) / 1000, np.floor(1000 * high) / 1000
 
 
 def numbers() -> dict[str, object]:
@@ -641,6 +643,7 @@ def numbers() -> dict[str, object]:
     spectrum = mnist_spectrum()
     learned = learned_noise(spectrum, LATENTS)
     at_learned, at_one = (fixed_noise_log_likelihood(spectrum, LATENTS, noise) for noise in (learned, 1.0))
+    active = arrays["units_variance"] > ACTIVE
     models = {}
     for d in (2, 50):
         reconstruction, kl = float(arrays[f"reconstruction_{d}"]), float(arrays[f"kl_{d}"])
@@ -652,6 +655,7 @@ def numbers() -> dict[str, object]:
             "minus_bound": fixed(-arrays[f"bound_first_{d}"], 1),
             "minus_estimate": fixed(-arrays[f"estimate_first_{d}"], 1),
             "error": fixed(arrays[f"error_first_{d}"], 1),
+            "passes": f"{int(arrays[f'passes_{d}']):,}",
         }
     return {
         "gap_log_p": fixed(gaps[0].mean(), 2),
@@ -676,7 +680,9 @@ def numbers() -> dict[str, object]:
         "excess_1": fixed(list(excess(1).values()), 3),
         "excess_100": fixed(list(excess(100).values()), 4),
         **models,
-        "active": int((arrays["units_variance"] > ACTIVE).sum()),
+        "active": int(active.sum()),
+        "active_kl": fixed([arrays["units_kl"][active].min(), arrays["units_kl"][active].max()], 1),
+        "idle_kl": fixed(arrays["units_kl"][~active].max(), 3),
         "active_range": fixed(active_range(), 3),
         "code_squares": fixed(arrays["squares"], 0),
         "path_squares": fixed(arrays["between_squares"][[0, 4, 8]], 0),
