@@ -910,6 +910,10 @@ def stumbles(x):
     return y @ torch.ones(3)
 
 
+def leans(x):
+    return stumbles(x) + 1
+
+
 LINE = stumbles.__code__.co_firstlineno + 2
 ANSWERS = {
     "blank": (blank, lambda answer: answer(2), "not answered yet"),
@@ -921,6 +925,7 @@ ANSWERS = {
     "no return in a check": (forgets, sums, "not right: None came back: is a `return` missing?"),
     "another type": ("4", lambda answer: answer + 1, "not right: TypeError: can only concatenate str"),
     "fails": (stumbles, doubles, f"not right: line {LINE}: RuntimeError: "),
+    "fails in a helper": (leans, doubles, f"not right: line {LINE}: RuntimeError: "),
     "fails in a check": (stumbles, lambda f: checks.sums_to_one(f, 2), f"not right: line {LINE}: Runtime"),
     "fails decorated": (torch.no_grad()(stumbles), doubles, f"not right: line {LINE}: RuntimeError"),
     "fails a check": (constant(0.0), sums, "not right: sums_to_one: the probabilities of all 8 states"),
