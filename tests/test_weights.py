@@ -99,7 +99,6 @@ def test_weights_are_saved_only_where_they_are_asked_for(tmp_path, monkeypatch):
     monkeypatch.setenv("DGM_WEIGHTS", str(tmp_path / "made"))
     weights.save(stored, "week1-model")
     assert [path.name for path in tmp_path.rglob("*.safetensors")] == ["week1-model.safetensors"]
-    monkeypatch.setattr(weights, "FOLDER", tmp_path / "made")
     loaded = weights.load(Model(), "week1-model").state_dict()
     assert torch.equal(loaded["order"], stored.order)
     assert torch.equal(loaded["layer.weight"], stored.layer.weight.half().float())

@@ -45,7 +45,10 @@ def make(job: run_notebooks.Job) -> str | None:
     made = job.folder.resolve() / "weights"
     shutil.rmtree(made, ignore_errors=True)  # of a run that was killed, perhaps under other names
     os.environ["DGM_WEIGHTS"] = str(made)  # kernels inherit it
-    report = run_notebooks.run_notebook(job)
+    try:
+        report = run_notebooks.run_notebook(job)
+    finally:
+        del os.environ["DGM_WEIGHTS"]
     print(run_notebooks.table([report]), flush=True)
     if report.failure:
         return report.failure
@@ -53,8 +56,8 @@ def make(job: run_notebooks.Job) -> str | None:
     sizes = {path.name: path.stat().st_size for path in files}
     if large := {name: f"{size:,} bytes" for name, size in sizes.items() if size > LIMIT}:
         return f"{job.notebook}: at most {LIMIT:,} bytes of weights a file are allowed, got {large}\n"
-    if not files or not figures.exists():
-        return f"{job.notebook}: expected calls of weights.save and results.table, got {[*sizes]}\n"
+    if not figures.exists():
+        return f"{job.notebook}: expected a call of results.table, which writes {figures.name}\n"
     for path in FOLDER.glob(f"{job.notebook.stem}-*.safetensors"):
         path.unlink()
     FOLDER.mkdir(exist_ok=True)
