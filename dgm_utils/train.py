@@ -387,7 +387,7 @@ class _Checkpoint:
             history = self.read_history(state["history"], state["format"])
         except Exception as error:
             what = f"cannot read checkpoint {self.path} with {self.lines.name} ({type(error).__name__})"
-            advice = "one is missing, cut short or foreign; put both back, delete both, or pass another path"
+            advice = "one is cut short, foreign or missing: delete them to train from the start, or pass another path"
             raise RuntimeError(f"{what}: {advice}") from error
         try:
             self.load(state)
