@@ -40,9 +40,8 @@ class Table:
             head.replace("<td", "<th").replace("/td>", "/th>"),
             "".join(f"<tr>{line}</tr>" for line in body),
         )
-        notes = "<br>".join(map(html.escape, self._notes))
-        table = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
-        return f'<table><caption style="caption-side:bottom">{notes}</caption>{table}</table>'
+        notes = f'<caption style="caption-side:bottom">{"<br>".join(map(html.escape, self._notes))}</caption>'
+        return f"<table>{notes}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
     def __repr__(self) -> str:
         widths = [max(map(len, column)) for column in zip(*self._lines, strict=True)]
