@@ -499,7 +499,8 @@ def gradients_reach(loss: Callable[[Any], Any], model: nn.Module, batch: Any) ->
     finally:
         model.load_state_dict(state)
     lost = {name: norm for name, norm in norms.items() if not 0 < norm < math.inf}
-    _verdict("gradients_reach", len(lost), 0, f"these parameters get no usable gradient: {lost}")
+    message = f"of {len(norms)} parameters these get no usable gradient: {lost}"
+    _verdict("gradients_reach", len(lost), 0, message)
     return norms
 
 

@@ -36,13 +36,10 @@ class Table:
 
     def _repr_html_(self) -> str:
         head, *body = ["".join(f"{CELL}{html.escape(cell)}</td>" for cell in line) for line in self._lines]
-        head, body = (
-            head.replace("<td", "<th").replace("/td>", "/th>"),
-            "".join(f"<tr>{line}</tr>" for line in body),
-        )
-        notes = "<br>".join(map(html.escape, self._notes))
-        table = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
-        return f'<table><caption style="caption-side:bottom">{notes}</caption>{table}</table>'
+        head = head.replace("<td", "<th").replace("/td>", "/th>")
+        body = "".join(f"<tr>{line}</tr>" for line in body)
+        notes = f'<caption style="caption-side:bottom">{"<br>".join(map(html.escape, self._notes))}</caption>'
+        return f"<table>{notes}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
     def __repr__(self) -> str:
         widths = [max(map(len, column)) for column in zip(*self._lines, strict=True)]

@@ -387,8 +387,9 @@ class _Checkpoint:
             history = self.read_history(state["history"], state["format"])
         except Exception as error:
             what = f"cannot read checkpoint {self.path} with {self.lines.name} ({type(error).__name__})"
-            advice = "one is missing, cut short or foreign; put both back, delete both, or pass another path"
-            raise RuntimeError(f"{what}: {advice}") from error
+            why = "one is missing, cut short, or holds more than tensors and plain values"
+            advice = "put both back, or delete them to train from the start, or pass another path"
+            raise RuntimeError(f"{what}: {why}; {advice}") from error
         try:
             self.load(state)
         except Exception as error:

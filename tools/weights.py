@@ -73,10 +73,8 @@ def make(job: run_notebooks.Job) -> str | None:
 def record() -> dict[str, dict[str, int | str]]:
     """Return bytes and SHA-256 of every file of weights in the package, by name."""
     contents = {path.stem: path.read_bytes() for path in sorted(FOLDER.glob("*.safetensors"))}
-    return {
-        name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-        for name, content in contents.items()
-    }
+    sha256 = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    return {name: {"bytes": len(contents[name]), "sha256": sha256[name]} for name in contents}
 
 
 if __name__ == "__main__":
