@@ -11,7 +11,7 @@ window.stage = (() => {
   const isShown = (node) => node.checkVisibility({ contentVisibilityAuto: true }) && node.clientHeight > 0;
   const all = (cell, selector) => [...cell.node.querySelectorAll(selector)].filter(isShown);
 
-  async function until(condition, what, seconds = 60) {
+  async function until(condition, what, seconds = 300) {
     const end = performance.now() + 1000 * seconds;
     while (!condition()) {
       if (performance.now() > end) throw new Error(`waited ${seconds} s for ${what}`);
