@@ -228,8 +228,9 @@ def window(stage):
 
 @pytest.fixture
 def shown(window):
-    """The window back at the first slide."""
-    window.evaluate(f"{PANEL}.content.activeCellIndex = 0")
+    """The window back at the first slide, whatever the test before has left."""
+    window.evaluate(f"{PANEL}.content.mode = 'command'; {PANEL}.content.activeCellIndex = 0")
+    window.evaluate("window.jupyterapp.commands.execute('deck:start')")
     window.wait_for_function(FIRST)
     return window
 
