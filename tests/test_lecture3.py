@@ -573,6 +573,19 @@ def test_aggregate_posterior_of_the_training_script():
     assert torch.allclose(vae_digits.aggregate(z, mean, std), exact, atol=1e-5)
 
 
+@pytest.mark.parametrize("std", [0.004, 0.3])
+def test_squares_hold_all_of_the_aggregate_posterior(std):
+    mean, std = torch.tensor([[0.031, -1.0], [0.7, 0.52]]), torch.full((2, 2), std)
+    density = vae_digits.aggregate_of_squares(mean, std).exp()
+    assert density.sum() * 0.1**2 == pytest.approx(1, abs=1e-6), "however narrow"
+    middle = (density * torch.linspace(-4, 4, 81)[:, None]).sum() * 0.1**2
+    assert middle == pytest.approx(mean[:, 0].mean().item(), abs=0.06), "z_1 in rows"
+    if std[0, 0] > 0.1:
+        centres = torch.cartesian_prod(*[torch.linspace(-4, 4, 81)] * 2)
+        exact = vae_digits.aggregate(centres, mean, std).reshape(81, 81).exp()
+        assert (density - exact).abs().max() < 0.02
+
+
 def test_bound_and_estimate_of_the_training_script(monkeypatch):
     seminar = load(vae_digits.SEMINAR, "VAE", "negative_elbo")
     torch.manual_seed(0)
