@@ -400,7 +400,7 @@ def test_a_decoder_that_needs_no_code_pays_for_every_use_of_it():
 
 
 def test_share_of_the_prior_in_holes(monkeypatch):
-    axis = np.linspace(-4, 4, 81)
+    axis = np.linspace(-4, 4, 321)
     first, second = np.meshgrid(axis, axis, indexing="ij")
     log_prior = stats.norm.logpdf(first) + stats.norm.logpdf(second)
     log_q = log_prior + np.where(first > 1.05, np.log(0.09), np.log(0.11))
@@ -433,7 +433,7 @@ def test_draws_of_the_prior_are_told_apart_by_a_tenth_of_it():
         assert len(z) == 5 and low < ratio.min() and ratio.max() < high
         decoded = torch.from_numpy(found[f"{name}_images"]) / 255
         assert torch.allclose(decoded, torch.sigmoid(z), atol=0.003)
-    mass = np.exp(found["log_q"].astype(float)).sum() * 0.1**2
+    mass = np.exp(found["log_q"].astype(float)).sum() * 0.025**2
     assert mass == pytest.approx(1, abs=0.01)
 
 
@@ -519,7 +519,7 @@ def test_stored_numbers_of_the_trained_models_fit_together():
     for d in (2, 50):
         assert arrays[f"bound_first_{d}"] < arrays[f"estimate_first_{d}"] < -45.5
     density = np.exp(arrays["log_q"].astype(float))
-    assert density.sum() * 0.1**2 == pytest.approx(1, abs=0.002), "the aggregate posterior is on the grid"
+    assert density.sum() * 0.025**2 == pytest.approx(1, abs=0.002), "the aggregate posterior is on the grid"
     kl, variance = arrays["units_kl"], arrays["units_variance"]
     low, high = figures.active_range()
     for threshold in (1.01 * low, 0.01, 0.99 * high):
@@ -571,6 +571,17 @@ def test_aggregate_posterior_of_the_training_script():
     each = D.Independent(D.Normal(mean, std), 1)
     exact = D.MixtureSameFamily(D.Categorical(torch.ones(5)), each).log_prob(z)
     assert torch.allclose(vae_digits.aggregate(z, mean, std), exact, atol=1e-5)
+
+
+def test_the_grid_holds_all_of_the_aggregate_posterior():
+    mean, std = torch.tensor([[0.03, -1.0], [0.7, 0.52]]), torch.tensor([[0.012, 0.3], [0.2, 0.05]])
+    log_q = vae_digits.aggregate_on_grid(mean, std)
+    assert log_q.exp().sum() * 0.025**2 == pytest.approx(1, abs=1e-3), (
+        "the narrowest code of the plane has 0.012"
+    )
+    centres = torch.cartesian_prod(vae_digits.GRID, vae_digits.GRID)  # z_1 in rows
+    exact = vae_digits.aggregate(centres, mean, std).reshape(321, 321).exp()
+    assert torch.allclose(log_q.exp(), exact, atol=1e-5)
 
 
 def test_bound_and_estimate_of_the_training_script(monkeypatch):

@@ -383,7 +383,10 @@ def test_what_the_decoder_promises_and_what_images_cost_are_told_apart():
     promised, cost, missed, _ = rows["i"]  # in class
     reconstruction = numbers_of(printed("07fd5e48").splitlines()[1])[0]
     assert cost == pytest.approx(-reconstruction, abs=0.5), "another draw of the codes"
-    assert promised > cost + 3 and "*less* sure" in source_of("cd6e24d7")
+    assert promised > cost + 3 and "*less* sure, the longer training's agree to a nat" in source_of(
+        "cd6e24d7"
+    )
+    assert abs(rows["l"][0] - rows["l"][1]) < 1, "those of the longer training agree to a nat"
     assert rows["l"][1] < cost and 0.05 < rows["l"][2] < missed, "the text says: better and not good"
 
 

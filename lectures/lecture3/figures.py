@@ -527,11 +527,15 @@ def latent_map() -> Figure:
     """Draw posterior means of test images by class, and the decoder over the plane."""
     figure, (left, right) = canvas(SLIDE_WIDTH, 303, columns=2)
     means, labels = (torch.from_numpy(stored()[f"plane_{name}"]) for name in ("means", "labels"))
-    S3.draw_codes(left, means.double(), labels, apart=0.75, fontsize=17, fontweight=600)
-    left.set(xlabel="$z_1$", ylabel="$z_2$", aspect="equal", xlim=(-3.6, 3.6), ylim=(-3.6, 3.6))
+    shares = torch.special.ndtr(means.double())  # of the prior to the left and below: both panels' axes
+    S3.draw_codes(left, shares, labels, apart=0.11, fontsize=17, fontweight=600)
+    ticks = np.array([-2, -1, 0, 1, 2])
+    left.set(xlabel="$z_1$", ylabel="$z_2$", aspect="equal", xlim=(0, 1), ylim=(0, 1))
+    left.set_xticks(stats.norm.cdf(ticks), ticks)
+    left.set_yticks(stats.norm.cdf(ticks), ticks)
     tiled = stored()["plane_decoded"].transpose(0, 2, 1, 3).reshape(12 * 14, 12 * 14) / 255
     draw_pixels(right, np.round(tiled * 7) / 7, lambda v: str(round(1 - v, 3)) if v else None)
-    right.set(xlabel="$z_1$, equal shares of the prior", ylabel="$z_2$")
+    right.set(xlabel="$z_1$, on the same axes", ylabel="$z_2$")
     return figure
 
 
@@ -564,8 +568,10 @@ def blur() -> Figure:
 def draw_aggregate(axes: Axes) -> None:
     """Draw the aggregate posterior, the prior's circles, and the border below a tenth of the prior."""
     blues = ("#e3eef8", "#b9d5ea", "#86b9dc", "#5397c8", "#2b73ae", "#0c4d8a")
-    axis = np.linspace(-4, 4, 81)
-    log_q = stored()["log_q"].astype(float).T
+    fine, axis = np.linspace(-4, 4, 321)[:320], np.linspace(-3.9625, 3.9375, 80)  # centres of 4 by 4 points
+    assert np.allclose(fine.reshape(80, 4).mean(axis=1), axis)
+    density = np.exp(stored()["log_q"].astype(float))[:320, :320].reshape(80, 4, 80, 4).mean(axis=(1, 3))
+    log_q = np.log(density).T
     squares = axis**2 + axis[:, None] ** 2
     levels = [0.002, 0.02, 0.05, 0.09, 0.14, 0.2, 2]
     axes.contourf(axis, axis, np.exp(log_q).round(5), levels=levels, colors=blues)
@@ -622,8 +628,8 @@ def active_units() -> Figure:
 
 def prior_mass_in_holes(ratio: float = 0.1, radius: float = np.inf) -> float:
     """Return the share of the prior, inside a radius, where q(z) is below `ratio` times the prior."""
-    axis = np.linspace(-4, 4, 81)
-    log_prior = stats.norm.logpdf(axis)[:, None] + stats.norm.logpdf(axis)  # (81, 81)
+    axis = np.linspace(-4, 4, 321)
+    log_prior = stats.norm.logpdf(axis)[:, None] + stats.norm.logpdf(axis)  # (321, 321)
     hole = stored()["log_q"].astype(float) < log_prior + np.log(ratio)
     prior = np.exp(log_prior)
     return prior[hole & (np.hypot(axis[:, None], axis) < radius)].sum() / prior.sum()
@@ -682,7 +688,7 @@ def numbers() -> dict[str, object]:
         **models,
         "active": int(active.sum()),
         "active_kl": fixed([arrays["units_kl"][active].min(), arrays["units_kl"][active].max()], 1),
-        "idle_kl": fixed(arrays["units_kl"][~active].max(), 3),
+        "idle_kl": fixed(np.ceil(1000 * arrays["units_kl"][~active].max()) / 1000, 3),
         "active_range": fixed(active_range(), 3),
         "code_squares": fixed(arrays["squares"], 0),
         "path_squares": fixed(arrays["between_squares"][[0, 4, 8]], 0),
