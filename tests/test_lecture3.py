@@ -403,12 +403,12 @@ def test_share_of_the_prior_in_holes(monkeypatch):
     axis = np.linspace(-4, 4, 321)
     first, second = np.meshgrid(axis, axis, indexing="ij")
     log_prior = stats.norm.logpdf(first) + stats.norm.logpdf(second)
-    log_q = log_prior + np.where(first > 1.05, np.log(0.09), np.log(0.11))
+    log_q = log_prior + np.where(first > 1.0375, np.log(0.09), np.log(0.11))
     monkeypatch.setattr(figures, "stored", lambda: {"log_q": log_q})
-    assert figures.prior_mass_in_holes() == pytest.approx(stats.norm.sf(1.05), abs=1e-3)
+    assert figures.prior_mass_in_holes() == pytest.approx(stats.norm.sf(1.0375), abs=1e-3)
     assert figures.prior_mass_in_holes(0.05) == 0
-    inside = 1 - np.exp(-(1.05**2) / 2)  # share of the prior within a radius: there is no hole in it
-    assert figures.prior_mass_in_holes(radius=1.05) == 0 < inside
+    inside = 1 - np.exp(-(1.0375**2) / 2)  # share of the prior within a radius: there is no hole in it
+    assert figures.prior_mass_in_holes(radius=1.0375) == 0 < inside
     assert 0 < figures.prior_mass_in_holes(radius=2) < figures.prior_mass_in_holes()
 
 
