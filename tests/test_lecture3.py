@@ -403,12 +403,12 @@ def test_share_of_the_prior_in_holes(monkeypatch):
     axis = np.linspace(-4, 4, 321)
     first, second = np.meshgrid(axis, axis, indexing="ij")
     log_prior = stats.norm.logpdf(first) + stats.norm.logpdf(second)
-    log_q = log_prior + np.where(first > 1.05, np.log(0.09), np.log(0.11))
+    log_q = log_prior + np.where(first > 1.0375, np.log(0.09), np.log(0.11))
     monkeypatch.setattr(figures, "stored", lambda: {"log_q": log_q})
-    assert figures.prior_mass_in_holes() == pytest.approx(stats.norm.sf(1.05), abs=1e-3)
+    assert figures.prior_mass_in_holes() == pytest.approx(stats.norm.sf(1.0375), abs=1e-3)
     assert figures.prior_mass_in_holes(0.05) == 0
-    inside = 1 - np.exp(-(1.05**2) / 2)  # share of the prior within a radius: there is no hole in it
-    assert figures.prior_mass_in_holes(radius=1.05) == 0 < inside
+    inside = 1 - np.exp(-(1.0375**2) / 2)  # share of the prior within a radius: there is no hole in it
+    assert figures.prior_mass_in_holes(radius=1.0375) == 0 < inside
     assert 0 < figures.prior_mass_in_holes(radius=2) < figures.prior_mass_in_holes()
 
 
@@ -574,7 +574,7 @@ def test_aggregate_posterior_of_the_training_script():
 
 
 def test_the_grid_holds_all_of_the_aggregate_posterior():
-    mean, std = torch.tensor([[0.03, -1.0], [0.7, 0.52]]), torch.tensor([[0.012, 0.3], [0.2, 0.05]])
+    mean, std = torch.tensor([[0.03, -1.0], [0.7, 0.52]]), torch.tensor([[0.025, 0.3], [0.2, 0.05]])
     log_q = vae_digits.aggregate_on_grid(mean, std)
     assert log_q.exp().sum() * 0.025**2 == pytest.approx(1, abs=1e-3), (
         "the narrowest code of the plane has 0.012"
