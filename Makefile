@@ -47,11 +47,11 @@ notes: .venv/.ok          ## the notes of every seminar to read while presenting
 # begin instructors
 grade: .venv/.ok          ## HW=homeworks/homework1 SUBMISSIONS=folder OUT=folder, SANDBOX=bwrap|docker|none
 	@[ -n "$(HW)" ] && [ -n "$(SUBMISSIONS)" ] && [ -n "$(OUT)" ] || { echo "usage: make grade HW=homeworks/homework1 SUBMISSIONS=folder OUT=folder"; exit 1; }
-	@$(RUN) grading grade $(HW) $(SUBMISSIONS) --out $(OUT) --jobs $(JOBS) --sandbox $(SANDBOX)
+	@$(RUN) grading grade "$(HW)" "$(SUBMISSIONS)" --out "$(OUT)" --jobs $(JOBS) --sandbox $(SANDBOX)
 
 release: .venv/.ok        ## OUT=folder: write the students' repository; SOLUTIONS="hw1 hw2" adds solutions
 	@[ -n "$(OUT)" ] || { echo "usage: make release OUT=folder [SOLUTIONS=\"hw1\"]"; exit 1; }
-	@$(RUN) tools.release $(OUT) $(if $(SOLUTIONS),--solutions $(SOLUTIONS))
+	@$(RUN) tools.release "$(OUT)" $(if $(SOLUTIONS),--solutions $(SOLUTIONS))
 
 # end instructors
 slides: .venv/.ok         ## draw the figures and compile every deck

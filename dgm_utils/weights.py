@@ -48,10 +48,10 @@ def facts(name: str) -> dict[str, float]:
 def _read(name: str) -> tuple[dict[str, Tensor], dict[str, float]]:
     """Return tensors and facts of a file of the package, or of the folder that ``save`` writes to."""
     # A notebook that makes weights reads what it has made.
-    path = Path(os.environ.get("DGM_WEIGHTS", FOLDER)) / f"{name}.safetensors"
+    path = Path(os.environ.get("DGM_WEIGHTS") or FOLDER) / f"{name}.safetensors"
     if not path.is_file():
         there = sorted(file.stem for file in path.parent.glob("*.safetensors"))
-        raise FileNotFoundError(f"no weights {name!r} in the package: expected one of {there}")
+        raise FileNotFoundError(f"no weights {name!r} in {path.parent}: expected one of {there}")
     try:
         with safe_open(path, "pt") as file:
             facts = {key: float(value) for key, value in (file.metadata() or {}).items()}

@@ -13,6 +13,7 @@ import ast
 import base64
 import importlib.util
 import io
+import json
 import os
 import shutil
 import socket
@@ -31,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from tools import live
-from tools.notebooks import ROOT, read_notebook
+from tools.notebooks import ROOT, find_notebooks, read_notebook
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -108,10 +109,11 @@ def server(notebook: Path, *options: str) -> Iterator[str]:
 
 def _wait_for(url: str, process: subprocess.Popen, log: Path) -> None:
     """Wait until a server answers; raise RuntimeError with its log when it ends or stays silent."""
+    straight = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # whatever http_proxy says
     end = time.monotonic() + PATIENCE
     while process.poll() is None and time.monotonic() < end:
         try:
-            urllib.request.urlopen(url, timeout=5).close()
+            straight.open(url, timeout=5).close()
             return
         except (urllib.error.URLError, TimeoutError, ConnectionError):
             time.sleep(0.1)
@@ -229,7 +231,8 @@ def walk(running: Browser, url: str, notebook: Path, out: Path) -> Walk:
         old.unlink()
     copy = STAGE / notebook.stem / notebook.name  # the server sees only what is in the repository
     copy.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copy(notebook, copy)
+    shown = live.presented(json.loads(notebook.read_text(encoding="utf-8")))  # as `make lab` shows it
+    copy.write_text(json.dumps(shown), encoding="utf-8")
     found, functions, seen, slide = Walk(), functions_of(notebook), set(), 0
     with page(running, url, found.requests) as opened:
         camera = opened.context.new_cdp_session(opened)
@@ -259,7 +262,7 @@ def main(arguments: list[str]) -> int:
         print(reason, file=sys.stderr)
         return 2
     notebook, start = options.notebook.resolve(), time.monotonic()
-    with server(notebook) as url, browser() as running:
+    with server(find_notebooks([ROOT / "seminars"])[0]) as url, browser() as running:
         found = walk(running, url, notebook, options.out or STAGE / notebook.stem)
     for fault in found.faults:
         print(fault)

@@ -65,7 +65,7 @@ window.stage = (() => {
     }
   }
 
-  // One state on, as the space bar does: down, or forward where nothing is below. False at the end.
+  // One state on, down, or forward where nothing is below. False at the end.
   async function next() {
     const before = panel().content.activeCellIndex;
     await window.jupyterapp.commands.execute("deck:go", { direction: "down", alternate: "forward" });

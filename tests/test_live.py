@@ -53,20 +53,20 @@ STATES = ["title", "live-setup", "setup", "imports", "quiz", "fragment", "code",
 def test_a_class_changes_its_copy_and_not_the_course(tmp_path):
     before = {path: path.read_bytes() for path in SEMINARS}
     copy = live.stage(SEMINAR, tmp_path / "lab")
-    content = json.loads(copy.read_text())
+    content = json.loads(copy.read_text(encoding="utf-8"))
     answer = next(cell for cell in content["cells"] if "exercise" in cell["metadata"].get("tags", []))
     answer["source"] = "return 2.0"
     copy.write_text(json.dumps(content))
     aside = live.put_aside(tmp_path / "lab")
-    assert "return 2.0" in (aside / SEMINAR.relative_to(ROOT)).read_text()
-    assert '"return 2.0"' not in live.stage(SEMINAR, tmp_path / "lab").read_text()
+    assert "return 2.0" in (aside / SEMINAR.relative_to(ROOT)).read_text(encoding="utf-8")
+    assert '"return 2.0"' not in live.stage(SEMINAR, tmp_path / "lab").read_text(encoding="utf-8")
     assert {path: path.read_bytes() for path in SEMINARS} == before
     assert len(list((tmp_path / "lab").rglob("*.ipynb"))) == len(SEMINARS)
 
 
 def test_a_copy_that_only_ran_is_not_kept(tmp_path):
     copy = live.stage(SEMINAR, tmp_path / "lab")
-    content = json.loads(copy.read_text())
+    content = json.loads(copy.read_text(encoding="utf-8"))
     content["metadata"]["language_info"] = {"version": "3"}
     for ran in content["cells"]:
         if ran["cell_type"] == "code":
@@ -85,8 +85,8 @@ def test_a_file_that_a_teacher_added_is_kept(tmp_path):
 
 @pytest.mark.parametrize("path", SEMINARS, ids=lambda path: path.stem)
 def test_a_presented_seminar_is_the_seminar(path):
-    before = json.loads(path.read_text())
-    shown = live.presented(json.loads(path.read_text()))
+    before = json.loads(path.read_text(encoding="utf-8"))
+    shown = live.presented(json.loads(path.read_text(encoding="utf-8")))
     nbformat.validate(nbformat.from_dict(shown))
     kept = [cell for cell in shown["cells"] if not cell["id"].startswith("live-")]
     assert [live.source_of(cell) for cell in kept] == [live.source_of(cell) for cell in before["cells"]]
@@ -130,9 +130,9 @@ def test_a_cell_that_meets_no_setup_says_so_in_one_line(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("path", SEMINARS, ids=lambda path: path.stem)
 def test_every_setup_defines_the_names_by_which_the_kernel_knows_it(path):
-    code = (ROOT / "tools" / "live_kernel.py").read_text()
+    code = (ROOT / "tools" / "live_kernel.py").read_text(encoding="utf-8")
     names = re.findall(r'"(\w+)"', re.search(r"SETUP = \((.*?)\)", code)[1])
-    cells = json.loads(path.read_text())["cells"]
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     setup = "\n".join(live.source_of(cell) for cell in live.setup_of(cells))
     assert names
     for name in names:
@@ -172,7 +172,7 @@ def test_nothing_that_a_closed_browser_left_behind_decides(tmp_path):
 def test_the_page_of_notes_has_every_slide_its_notes_and_its_cells(tmp_path):
     notebook = tmp_path / "small.ipynb"
     notebook.write_text(json.dumps(small()))
-    text = notes.page(notebook, tmp_path / "out").read_text()
+    text = notes.page(notebook, tmp_path / "out").read_text(encoding="utf-8")
     titles = re.findall(r"<h2[^>]*>(.*?)</h2>", text)
     assert titles == ["1 · Small", "2 · Quiz", "3 · (code)", "4 · Last"]
     assert re.search(r"Start the next cell\s+<strong>now</strong>", text) and "<math" in text
@@ -183,7 +183,11 @@ def test_the_page_of_notes_has_every_slide_its_notes_and_its_cells(tmp_path):
 
 def test_every_seminar_has_notes_on_the_page(tmp_path):
     for path in SEMINARS:
-        said = [cell for cell in json.loads(path.read_text())["cells"] if live.slide_type(cell) == "notes"]
+        said = [
+            cell
+            for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]
+            if live.slide_type(cell) == "notes"
+        ]
         assert said and notes.notes(path).count("\n\n> ") == len(said)
 
 

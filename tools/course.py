@@ -28,7 +28,7 @@ if importlib.util.find_spec("dgm_utils") is None:
     if "google.colab" not in sys.modules:
         raise RuntimeError(
             f"{{sys.executable}} does not have the course. In the course's top folder "
-            "`make lab` (Windows: `python -m tools.make lab`) sets up a kernel that has it."
+            "`make run` (Windows: `python -m tools.make run`) sets up .venv: choose its Python as the kernel."
         )
     if not (3, 11) <= sys.version_info < (3, 14):
         raise RuntimeError(

@@ -267,11 +267,12 @@ def running(copy: Path = COPY) -> str | None:
     """Return the address of a JupyterLab that shows the copy now."""
     from jupyter_core.paths import jupyter_runtime_dir
 
+    straight = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy knows no server of ours
     for file in Path(jupyter_runtime_dir()).glob("jpserver-*.json"):
         try:
-            server = json.loads(file.read_text())
+            server = json.loads(file.read_text(encoding="utf-8"))
             if Path(server["root_dir"]) == copy:
-                urllib.request.urlopen(f"{server['url']}api", timeout=5).close()
+                straight.open(f"{server['url']}api", timeout=5).close()
                 return f"{server['url']}lab?token={server['token']}"
         except (OSError, ValueError, KeyError):
             continue  # what a server that was killed left behind
@@ -284,6 +285,8 @@ def main(arguments: list[str]) -> int:
     try:
         notebook = find_notebooks(named or [ROOT / "seminars"])[0].resolve()
         notebook.relative_to(ROOT)
+        if notebook.is_relative_to(ROOT / "build"):
+            raise NotebookError(f"{notebook} is a copy already: open it in JupyterLab, or name its source")
     except (NotebookError, IndexError, ValueError) as error:
         print(f"no notebook of this repository to open: {error}", file=sys.stderr)
         return 2
@@ -307,6 +310,8 @@ def main(arguments: list[str]) -> int:
         subprocess.Popen([sys.executable, "-m", "tools.notes", str(notebook)])  # prints where the notes are
         print(KEYS_HELP, flush=True)
     start = command(copy, [argument for argument in arguments if argument.startswith("-")], COPY)
+    if os.name == "nt":  # its exec quotes no argument, and gives the prompt back at once
+        return subprocess.call(start, env=environment(configuration))
     os.execve(start[0], start, environment(configuration))
 
 

@@ -46,6 +46,8 @@ class ReleaseError(Exception):
 
 def git(folder: Path, *arguments: str) -> str:
     """Run git in a folder and return what it prints."""
+    if not shutil.which("git"):
+        raise ReleaseError("git is not installed, and a release is a commit of git: install it")
     done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True)
     if done.returncode:
         raise ReleaseError(f"git {arguments[0]} in {folder} failed: {done.stderr.strip()}")
