@@ -450,6 +450,18 @@ def dilated_tree() -> Figure:
 
 
 @figure
+def string_played() -> Figure:
+    """Draw a plucked string of the data and one that a WaveNet draws."""
+    stored = np.load(FOLDER / "wavenet_samples.npz")
+    figure, axes = canvas(drawing.SLIDE_WIDTH, 165, rows=2, sharex=True, sharey=True)
+    for panel, name, wave in zip(axes, ("data", "WaveNet"), (stored["data"], stored["drawn"]), strict=True):
+        panel.plot(wave, color=BLUE if name == "data" else ORANGE, linewidth=1.6)
+        panel.set(ylabel=name, xlim=(0, 255), ylim=(0, 63), yticks=[0, 63])
+    axes[-1].set_xlabel("sample")
+    return figure
+
+
+@figure
 def cached_sampling() -> Figure:
     """Draw the work per generated sample, naive against cached, for L layers of kernel 2."""
     figure, axes = canvas(drawing.HALF_WIDTH, 240)
@@ -527,6 +539,35 @@ def blind_spot() -> Figure:
 
 
 @figure
+def pixelcnn_samples() -> Figure:
+    """Draw samples of MADE, of PixelCNN and of the gated 8-bit PixelCNN, and grey test digits."""
+    stored = np.load(FOLDER / "pixelcnn_samples.npz")
+    rows = {
+        "MADE": np.load(FOLDER / "made_samples.npz")["own_order"],
+        "PixelCNN": stored["binary_samples"],
+        "data, 8 bits": stored["test"] / 255,
+        "gated, 8 bits": stored["grey_samples"] / 255,
+    }
+    images = {name: row.reshape(-1, 28, 28) for name, row in rows.items()}
+    return drawing.digits(images, drawing.SLIDE_WIDTH, 203)
+
+
+def shipped_numbers() -> dict[str, dict[str, float]]:
+    """Return what was measured of the networks whose samples are shown."""
+    pixelcnn, string = (np.load(FOLDER / f"{name}_samples.npz") for name in ("pixelcnn", "wavenet"))
+    bits = pixelcnn["grey_nats"] / (784 * np.log(2))
+    return {
+        "pixelcnn": {
+            "nats": round(float(pixelcnn["binary_nats"]), 1),
+            "parameters": int(pixelcnn["binary_parameters"]),
+            "hours": round(float(pixelcnn["binary_hours"]), 1),
+        },
+        "gated": {"bits": round(float(bits), 2), "hours": round(float(pixelcnn["grey_hours"]), 1)},
+        "string": {name: round(float(string[name]), 2) for name in ("nats", "floor")},
+    }
+
+
+@figure
 def logistic_bins() -> Figure:
     """Draw a mixture of two logistics cut into 256 bins; the last bin takes the whole tail."""
     weights, means, scales = torch.tensor([[0.55, 0.45], [-0.35, 0.93], [0.09, 0.05]], dtype=torch.float64)
@@ -595,7 +636,7 @@ def numbers() -> dict[str, object]:
     bias = {"formula": round(-1 / 6, 3), "simulated": round(uniform_maxima(5).mean() - 1, 3)}
     seen, after = seen_by(one_stack)
     degrees, allowed, lost = lost_pairs(784, 500)
-    return {
+    return shipped_numbers() | {
         "eight_bit_independent": round(cost["eight_bit_independent"], 2),
         "eight_bit_zlib": round(cost["eight_bit_zlib"], 3),
         "binary_floor": round(cost["binary_floor"], 1),
@@ -606,6 +647,7 @@ def numbers() -> dict[str, object]:
         "table_bits_784_digits": len(str(table_parameters(784))),
         "fvsbn_784": fvsbn_parameters(784),
         "made_784_500": made_parameters(784, 500),
+        "made_784_500_direct": made_parameters(784, 500) + 784**2,
         "made_500_degrees": degrees,
         "made_500_lost": lost,
         "made_allowed_pairs": allowed,
