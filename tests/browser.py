@@ -104,7 +104,11 @@ def server(notebook: Path, *options: str) -> Iterator[str]:
             yield f"http://127.0.0.1:{port}"
         finally:
             process.terminate()
-            process.wait(PATIENCE)
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:  # it waits for a kernel, and nobody waits for it
+                process.kill()
+                process.wait()
 
 
 def _wait_for(url: str, process: subprocess.Popen, log: Path) -> None:

@@ -112,7 +112,7 @@ FAILURES = {
         r"This is Python .*needs 3\.11 to 3\.13.*Runtime, Change runtime type",
     ),
     "new Python": ("sys.version_info", (3, 14, 0), r"needs 3\.11 to 3\.13"),
-    "another kernel": ("sys.modules", {}, r"does not have the course.*`make lab`.*python -m tools\.make lab"),
+    "another kernel": ("sys.modules", {}, r"does not have the course.*`make run`.*python -m tools\.make run"),
 }
 
 

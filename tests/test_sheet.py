@@ -6,8 +6,8 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from test_slides import inflated, missing_glyphs, pages
 
+from tests.test_slides import inflated, missing_glyphs, pages
 from tools import sheet
 
 ROOT = Path(__file__).resolve().parent.parent
