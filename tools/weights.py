@@ -2,7 +2,7 @@
 
 `python -m tools.weights seminars/seminar2` runs it below `build/`, as `make run PROFILE=long` does. Then
 what it saved replaces the notebook's files in `dgm_utils/weights/`, its figures go to `NOTEBOOK.long.json` in
-`results/`, and sizes and checksums of all weights to `results/weights.json`. A run that was killed goes on from
+`results/`, and sizes and checksums of all weights to `results/weights.json`. A killed run goes on from
 the notebook's own checkpoints; after a finished one they are deleted.
 """
 
