@@ -8,15 +8,18 @@ from tools.notebooks import read_notebook
 
 
 def changes_of(solution: Path) -> Callable[..., dict[str, str]]:
-    """Return the function `mutant(question, right, wrong, why)` for the answers of a solution notebook."""
+    """Return `mutant(question, right, wrong, why, **more)` for a solution notebook; `more` may hold a tag."""
     marked = [(cell.metadata.get("nbgrader", {}), cell.source) for cell in read_notebook(solution).cells]
     answers = {nbgrader["grade_id"]: source for nbgrader, source in marked if nbgrader.get("solution")}
     return functools.partial(_mutant, answers)
 
 
-def _mutant(answers: dict[str, str], question: str, right: str, wrong: str, why: str) -> dict[str, str]:
+def _mutant(
+    answers: dict[str, str], question: str, right: str, wrong: str, why: str, **more: str
+) -> dict[str, str]:
     """Return the answer of a question with one piece of it, which must occur once, replaced."""
     source = answers[question]
     if source.count(right) != 1:
         raise ValueError(f"{question}: expected {right!r} once, found it {source.count(right)} times")
-    return {"question": question, "cell": question, "source": source.replace(right, wrong), "why": why}
+    changed = source.replace(right, wrong)
+    return {"question": question, "cell": question, "source": changed, "why": why} | more
