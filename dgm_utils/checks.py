@@ -616,8 +616,8 @@ def judge(answer: Any, check: Callable[[Any], Any]) -> None:
 
     Args:
         answer: what the student wrote, a function usually.
-        check: called with the answer; any exception but ``NotImplementedError`` is a mistake in the answer,
-            which is shown and never stops the notebook.
+        check: called with the answer. An exception is a mistake, is shown, and never stops the notebook; a
+            blank's ``NotImplementedError`` is none.
     """
     nones = [answer is None]  # of what the answer is, and of what it has returned
 

@@ -113,11 +113,10 @@ def server(notebook: Path, *options: str) -> Iterator[str]:
 
 def _wait_for(url: str, process: subprocess.Popen, log: Path) -> None:
     """Wait until a server answers; raise RuntimeError with its log when it ends or stays silent."""
-    straight = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # whatever http_proxy says
     end = time.monotonic() + PATIENCE
     while process.poll() is None and time.monotonic() < end:
         try:
-            straight.open(url, timeout=5).close()
+            live.LOCAL.open(url, timeout=5).close()
             return
         except (urllib.error.URLError, TimeoutError, ConnectionError):
             time.sleep(0.1)

@@ -12,6 +12,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from tests import browser
 from tools import live, notes
+from tools.notebooks import slide_type, source_of
 
 ROOT = live.ROOT
 SEMINARS = sorted(ROOT.glob("seminars/*/seminar*.ipynb"))
@@ -71,7 +72,7 @@ def test_a_copy_that_only_ran_is_not_kept(tmp_path):
     for ran in content["cells"]:
         if ran["cell_type"] == "code":
             ran["outputs"] = []
-        ran["source"] = live.source_of(ran).splitlines(keepends=True)  # JupyterLab writes lines
+        ran["source"] = source_of(ran).splitlines(keepends=True)  # JupyterLab writes lines
     copy.write_text(json.dumps(content))
     assert live.put_aside(tmp_path / "lab") is None
     assert not (tmp_path / "lab").exists()
@@ -89,13 +90,13 @@ def test_a_presented_seminar_is_the_seminar(path):
     shown = live.presented(json.loads(path.read_text(encoding="utf-8")))
     nbformat.validate(nbformat.from_dict(shown))
     kept = [cell for cell in shown["cells"] if not cell["id"].startswith("live-")]
-    assert [live.source_of(cell) for cell in kept] == [live.source_of(cell) for cell in before["cells"]]
-    kinds = [live.slide_type(cell) for cell in shown["cells"]]
+    assert [source_of(cell) for cell in kept] == [source_of(cell) for cell in before["cells"]]
+    kinds = [slide_type(cell) for cell in shown["cells"]]
     assert kinds[0] == "slide" and set(kinds[1:]) == {"subslide", "fragment", "skip"}
     place = [cell["id"] for cell in shown["cells"]].index("live-setup") + 1
     setup = [cell for cell in shown["cells"] if cell["metadata"].get("tags", [""])[0] in SETUP_TAGS]
     assert len(setup) == 3 and shown["cells"][place] == setup[0]
-    assert all(live.slide_type(cell) == "fragment" for cell in setup)
+    assert all(slide_type(cell) == "fragment" for cell in setup)
 
 
 SETUP_TAGS = ("setup", "parameters", "imports")
@@ -133,7 +134,7 @@ def test_every_setup_defines_the_names_by_which_the_kernel_knows_it(path):
     code = (ROOT / "tools" / "live_kernel.py").read_text(encoding="utf-8")
     names = re.findall(r'"(\w+)"', re.search(r"SETUP = \((.*?)\)", code)[1])
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    setup = "\n".join(live.source_of(cell) for cell in live.setup_of(cells))
+    setup = "\n".join(source_of(cell) for cell in live.setup_of(cells))
     assert names
     for name in names:
         assert re.search(rf"^(import {name}\b|{name} = )", setup, re.MULTILINE), name
@@ -186,7 +187,7 @@ def test_every_seminar_has_notes_on_the_page(tmp_path):
         said = [
             cell
             for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]
-            if live.slide_type(cell) == "notes"
+            if slide_type(cell) == "notes"
         ]
         assert said and notes.notes(path).count("\n\n> ") == len(said)
 

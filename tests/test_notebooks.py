@@ -149,7 +149,7 @@ def test_stores_no_error_but_the_expected_ones(path):
 @each_seminar
 def test_every_cell_is_placed_on_a_slide(path):
     for number, cell in enumerate(read(path).cells, start=1):
-        placed = cell.metadata.get("slideshow", {}).get("slide_type")
+        placed = notebooks.slide_type(cell)
         assert placed in SLIDE_TYPES, f"{name(path)}, cell {number} ({cell.id}): slide type {placed}"
 
 
@@ -157,7 +157,7 @@ def shown_in_class(path):
     """Return the cells before the part At home that are slides."""
     cells = read(path).cells
     home = next(k for k, cell in enumerate(cells) if cell.source.startswith("## At home"))
-    kinds = [cell.metadata.slideshow.slide_type for cell in cells]
+    kinds = [notebooks.slide_type(cell) for cell in cells]
     assert set(kinds[home:]) == {"skip"}, f"{name(path)}: what stands under At home is no slide"
     return [cell for cell, kind in zip(cells[:home], kinds, strict=False) if kind not in ("notes", "skip")]
 

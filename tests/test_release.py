@@ -13,6 +13,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from tools import release
+from tools.notebooks import slide_type
 
 ROOT = Path(__file__).resolve().parent.parent
 SOLUTIONS = sorted(ROOT.glob("homeworks/*/hw*.solution.ipynb"))
@@ -222,7 +223,7 @@ def test_no_stage_direction_reaches_students(edition):
     for name, cell in cells_of(edition):
         found = STAGE.search("".join(cell["source"]))
         assert not found, f"{name}, cell {cell['id']}: {found[0]!r} is for the teacher"
-        note = cell["metadata"].get("slideshow", {}).get("slide_type") == "notes"
+        note = slide_type(cell) == "notes"
         assert not note or "students" in cell["metadata"]["tags"], f"{name}, cell {cell['id']}"
 
 
@@ -230,7 +231,7 @@ def test_students_keep_the_plan_and_all_that_is_no_note(edition):
     for path in sorted(ROOT.glob("seminars/*/*.ipynb")):
         ours = json.loads(path.read_text(encoding="utf-8"))["cells"]
         theirs = json.loads((edition / path.relative_to(ROOT)).read_text(encoding="utf-8"))["cells"]
-        kinds = {cell["id"]: cell["metadata"].get("slideshow", {}).get("slide_type") for cell in ours}
+        kinds = {cell["id"]: slide_type(cell) for cell in ours}
         gone = set(kinds) - {cell["id"] for cell in theirs}
         assert gone and {kinds[name] for name in gone} == {"notes"}, path.name
         assert [c for c in ours if c["cell_type"] == "code"] == [

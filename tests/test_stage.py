@@ -12,7 +12,7 @@ from matplotlib.font_manager import FontProperties
 
 from dgm_utils import plot
 from tests import browser
-from tools.notebooks import ROOT, find_notebooks, read_notebook
+from tools.notebooks import ROOT, find_notebooks, read_notebook, slide_type
 
 SEMINARS = find_notebooks([ROOT / "seminars"])
 # Cells that may break a rule, each with the reason.
@@ -32,7 +32,7 @@ def walk():
 def cells_to_show(name):
     """Ids of the cells that are a state of the notebook on stage, in order."""
     notebook = read_notebook(browser.STAGE / name / f"{name}.ipynb")
-    cells = [(cell.id, cell.metadata.get("slideshow", {}).get("slide_type")) for cell in notebook.cells]
+    cells = [(cell.id, slide_type(cell)) for cell in notebook.cells]
     return [name for name, kind in cells if kind not in ("skip", "notes")]
 
 

@@ -15,9 +15,10 @@ import time
 import urllib.request
 from pathlib import Path
 
-from tools.notebooks import ROOT, NotebookError, find_notebooks
+from tools.notebooks import ROOT, NotebookError, find_notebooks, slide_type, source_of
 
 COPY = ROOT / "build" / "lab"
+LOCAL = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy knows no server of ours
 WRITTEN = ".written.json"  # the sources of the copy as they were written: what differs later is an edit
 KEYS_HELP = """\
   next, previous           Right, Space or PageDown; Left, Shift+Space or PageUp (clickers send the last)
@@ -133,23 +134,16 @@ def configure(folder: Path, *, present: bool = False) -> None:
     for name, content in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(json.dumps(content, indent=1) + "\n")
-    for name, source in {
-        "custom/custom.css": "live.css",
-        "profile_default/startup/setup.py": "live_kernel.py",
-    }.items():
+    ours = {"custom/custom.css": "live.css", "profile_default/startup/setup.py": "live_kernel.py"}
+    for name, source in ours.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / "tools" / source, folder / name)
 
 
 # ------------------------------------------------------------------------------------- the copy
-def source_of(cell: dict) -> str:
-    """Return the source of a cell, which a notebook's file holds as one text or as lines."""
-    return "".join(cell["source"])
-
-
-def slide_type(cell: dict) -> str | None:
-    """Return how a cell is shown: slide, subslide, fragment, notes, skip, or None where nothing is said."""
-    return cell["metadata"].get("slideshow", {}).get("slide_type")
+def has_slides(notebook: dict) -> bool:
+    """Tell whether a notebook is presented."""
+    return any(slide_type(cell) == "slide" for cell in notebook["cells"])
 
 
 def text_slide(name: str, source: str) -> dict:
@@ -171,9 +165,8 @@ def with_setup(cells: list[dict]) -> list[dict]:
     setup = setup_of(cells)
     for cell in setup:
         cell["metadata"] |= {"slideshow": {"slide_type": "fragment"}, "jupyter": {"source_hidden": True}}
-    words = (
-        "### Set-up\n\n**Shift+Enter** runs a cell and goes on. Come back here after a restart of the kernel."
-    )
+    advice = "Come back here after a restart of the kernel."
+    words = f"### Set-up\n\n**Shift+Enter** runs a cell and goes on. {advice}"
     start = cells.index(setup[0]) if setup else len(cells)
     return [*cells[:start], text_slide("setup", words), *cells[start:]]
 
@@ -181,9 +174,8 @@ def with_setup(cells: list[dict]) -> list[dict]:
 def with_end(cells: list[dict]) -> list[dict]:
     """Add a last slide: where End and "run all cells" stop, and what the notebook holds for home."""
     shown = max(i for i, cell in enumerate(cells) if slide_type(cell) not in ("skip", "notes"))
-    lines = [
-        source_of(cell).partition("\n")[0] for cell in cells[shown + 1 :] if cell["cell_type"] == "markdown"
-    ]
+    home = [cell for cell in cells[shown + 1 :] if cell["cell_type"] == "markdown"]
+    lines = [source_of(cell).partition("\n")[0] for cell in home]
     titles = [line.removeprefix("### ") for line in lines if line.startswith("### ")]
     words = f"### At home, in the notebook\n\n{' · '.join(titles)}" if titles else "### The end"
     return [*cells, text_slide("end", words)]
@@ -196,7 +188,7 @@ def presented(notebook: dict) -> dict:
     slides it jumps to where it left them. Notes would blank the screen, and have their own page. Text is
     read-only.
     """
-    if not any(slide_type(cell) == "slide" for cell in notebook["cells"]):
+    if not has_slides(notebook):
         return notebook
     cells = with_end(with_setup(notebook["cells"]))
     for index, cell in enumerate(cells):
@@ -212,9 +204,8 @@ def presented(notebook: dict) -> dict:
 def sources(folder: Path) -> dict[str, list[str]]:
     """Return the sources of the cells of every notebook in a folder; other files count by their names."""
     found = {}
-    for path in sorted(
-        path for path in folder.rglob("*") if path.is_file() and ".ipynb_checkpoints" not in path.parts
-    ):
+    files = (path for path in folder.rglob("*") if path.is_file())
+    for path in sorted(path for path in files if ".ipynb_checkpoints" not in path.parts):
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"] if path.suffix == ".ipynb" else []
         found[path.relative_to(folder).as_posix()] = [source_of(cell) for cell in cells]
     found.pop(WRITTEN, None)
@@ -227,11 +218,7 @@ def put_aside(copy: Path) -> Path | None:
         return None
     try:
         edited = json.loads((copy / WRITTEN).read_text(encoding="utf-8")) != sources(copy)
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-    ):  # half a copy, or a notebook that is broken: for somebody to look at
+    except (OSError, ValueError, KeyError):  # half a copy, or a broken notebook: for somebody to look at
         edited = True
     if not edited:
         shutil.rmtree(copy)
@@ -267,12 +254,11 @@ def running(copy: Path = COPY) -> str | None:
     """Return the address of a JupyterLab that shows the copy now."""
     from jupyter_core.paths import jupyter_runtime_dir
 
-    straight = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy knows no server of ours
     for file in Path(jupyter_runtime_dir()).glob("jpserver-*.json"):
         try:
             server = json.loads(file.read_text(encoding="utf-8"))
             if Path(server["root_dir"]) == copy:
-                straight.open(f"{server['url']}api", timeout=5).close()
+                LOCAL.open(f"{server['url']}api", timeout=5).close()
                 return f"{server['url']}lab?token={server['token']}"
         except (OSError, ValueError, KeyError):
             continue  # what a server that was killed left behind
@@ -291,16 +277,12 @@ def main(arguments: list[str]) -> int:
         print(f"no notebook of this repository to open: {error}", file=sys.stderr)
         return 2
     if address := running():
-        print(
-            f"the copy is being presented at {address}: go there, or stop that JupyterLab first",
-            file=sys.stderr,
-        )
+        advice = "go there, or stop that JupyterLab first"
+        print(f"the copy is being presented at {address}: {advice}", file=sys.stderr)
         return 2
     aside = put_aside(COPY)
     copy = stage(notebook)
-    slides = any(
-        slide_type(cell) == "slide" for cell in json.loads(copy.read_text(encoding="utf-8"))["cells"]
-    )
+    slides = has_slides(json.loads(copy.read_text(encoding="utf-8")))
     configuration = ROOT / ".jupyter"
     configure(configuration, present=slides)
     if aside:

@@ -45,6 +45,16 @@ def find_notebooks(paths: Iterable[str | Path] = (), root: Path = ROOT) -> list[
     return list(found)
 
 
+def source_of(cell: dict) -> str:
+    """Return the source of a cell, which a notebook's file holds as one text or as lines."""
+    return "".join(cell["source"])
+
+
+def slide_type(cell: dict) -> str | None:
+    """Return how a cell is shown: slide, subslide, fragment, notes, skip, or None where nothing is said."""
+    return cell["metadata"].get("slideshow", {}).get("slide_type")
+
+
 def read_notebook(path: str | Path) -> NotebookNode:
     """Read a notebook of format 4 and say in one line why it cannot be read.
 

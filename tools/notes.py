@@ -12,8 +12,7 @@ import re
 import sys
 from pathlib import Path
 
-from tools.live import slide_type, source_of
-from tools.notebooks import ROOT, NotebookError, find_notebooks
+from tools.notebooks import ROOT, NotebookError, find_notebooks, slide_type, source_of
 
 NOTES = ROOT / "build" / "notes"
 STYLE = """\

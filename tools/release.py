@@ -14,7 +14,7 @@ from pathlib import Path
 
 from nbformat import NotebookNode
 
-from tools.notebooks import ROOT, read_notebook, text_of
+from tools.notebooks import ROOT, read_notebook, slide_type, text_of
 
 # What only instructors have. A folder ends with a slash; `*` does not stop at one.
 INSTRUCTORS_ONLY = [
@@ -82,8 +82,7 @@ def public_notebook(notebook: NotebookNode) -> NotebookNode:
     """
     kept = []
     for cell in notebook.cells:
-        note = cell.metadata.get("slideshow", {}).get("slide_type") == "notes"
-        if note and "students" not in cell.metadata.get("tags", []):
+        if slide_type(cell) == "notes" and "students" not in cell.metadata.get("tags", []):
             continue
         if cell.cell_type == "markdown":
             cell.source = INSTRUCTORS_PART.sub("", cell.source).strip()
