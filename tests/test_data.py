@@ -372,6 +372,24 @@ def test_the_smallest_and_largest_draw_stay_inside(monkeypatch):
         assert (y > GREY).all()
 
 
+@pytest.mark.parametrize("levels", [2, 10, 16, 255])
+def test_dequantize_with_fewer_levels_stays_in_its_cell(levels):
+    x = torch.arange(levels, dtype=torch.uint8).expand(50_000, levels)
+    y = data.dequantize(x, levels=levels, seed=0)
+    assert y.min() > 0 and y.max() < 1
+    assert torch.equal((y * levels).floor(), x.float())
+    residue = (y.double() * levels - x).flatten()
+    assert stats.kstest(residue[:20_000].numpy(), "uniform").pvalue > 1e-3
+
+
+@pytest.mark.parametrize("levels", [8, 9, 300])
+def test_dequantize_names_values_that_are_no_levels(levels):
+    with pytest.raises(
+        ValueError, match=f"expected values below levels, at most 256, got 9 and levels={levels}"
+    ):
+        data.dequantize(torch.tensor([[0, 9]], dtype=torch.uint8), levels=levels)
+
+
 def test_dequantize_is_fresh_unless_seeded():
     assert not torch.equal(data.dequantize(GREY), data.dequantize(GREY))
     assert torch.equal(data.dequantize(GREY, seed=0), data.dequantize(GREY, seed=0))
