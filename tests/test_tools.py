@@ -699,7 +699,7 @@ def test_presenting_needs_no_network_and_keeps_what_a_teacher_changed(tmp_path):
 
 def test_presenting_opens_the_notebook(tmp_path, capsys):
     start = live.command(ROOT / "seminars/seminar1/seminar1.ipynb", ["--port=9000"])
-    assert "--LabApp.default_url=/lab/tree/seminars/seminar1/seminar1.ipynb?reset" in start
+    assert "--LabApp.default_url=/lab/tree/seminars/seminar1/seminar1.ipynb" in start
     assert start[-1] == "--port=9000" and "--custom-css" in start
     outside = write(tmp_path / "a.ipynb", code("1"))
     assert live.main([str(outside)]) == live.main(["nope.ipynb"]) == 2

@@ -239,8 +239,11 @@ def stage(notebook: Path, copy: Path = COPY) -> Path:
 
 # ------------------------------------------------------------------------------------- the start
 def command(notebook: Path, options: list[str], root: Path = ROOT) -> list[str]:
-    """Return the command that starts JupyterLab in a folder, one notebook of it open, no window restored."""
-    page = f"/lab/tree/{notebook.resolve().relative_to(root).as_posix()}?reset"
+    """Return the command that starts JupyterLab in a folder, one notebook of it open.
+
+    The page is a bare path: to it JupyterLab adds "?token=..." and prints that as the address to open by hand.
+    """
+    page = f"/lab/tree/{notebook.resolve().relative_to(root).as_posix()}"
     places = [f"--ServerApp.root_dir={root}", f"--LabApp.default_url={page}"]
     return [sys.executable, "-c", START, *places, *OPTIONS, *options]
 
