@@ -210,8 +210,9 @@ def dequantize(images: Tensor, *, levels: int = 256, seed: int | None = None) ->
     """Return y = (x + u) / levels with u uniform on the whole cell: float32 in (0, 1), floor(levels y) == x.
 
     ``images`` are uint8 in 0..levels - 1. Each call draws anew unless ``seed`` is given. If a density p on
-    [0, 1)^m models the result y, then ``(-log p(y) / m + ln levels) / ln 2`` bits per dimension is, on average
-    over u, an upper bound on the code length of the discrete image: log P(x) >= E_u log p(y) - m ln levels.
+    [0, 1)^m models the result y, then ``(-log p(y) / m + ln levels) / ln 2`` bits per dimension is, on
+    average over u, an upper bound on the code length of the discrete image:
+    log P(x) >= E_u log p(y) - m ln levels.
 
     Raises:
         TypeError: unless the images are uint8.

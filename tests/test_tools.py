@@ -299,6 +299,16 @@ def test_load_executes_imports_and_definitions_only(two_seminars):
     assert loaded.volume(1.0, 2.0) == pytest.approx(6.283185307)
 
 
+def test_load_executes_the_copies_on_which_a_definition_stands(two_seminars):
+    path = two_seminars / "seminar2/seminar2.ipynb"
+    cells = (
+        code("import math", "imports"),
+        code("def area(r):\n    return math.pi * r**2", "from:seminar1/area"),
+    )
+    write(path, *cells, code("def disc(r):\n    return area(r)", "def:disc"))
+    assert definitions.load(path, "disc").disc(1.0) == pytest.approx(3.141592653589793)
+
+
 def test_load_lists_what_there_is(two_seminars):
     with pytest.raises(
         notebooks.NotebookError, match="no cell tagged def:MADE; it defines area, volume, later"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def load(path: str | Path, *names: str) -> types.SimpleNamespace:
-    """Execute a notebook's cells tagged `imports` and its definitions up to the wanted ones, nothing else.
+    """Execute a notebook's `imports`, definitions and copies of others' up to the wanted ones, nothing else.
 
     Args:
         path: the notebook.
@@ -39,10 +39,10 @@ def load(path: str | Path, *names: str) -> types.SimpleNamespace:
     wanted = set(names or sources)
     namespace: dict[str, object] = {"__name__": Path(path).stem}
     for number, cell in enumerate(notebook.cells, start=1):
-        name = _tagged(cell, "def:")
+        name, copy = _tagged(cell, "def:"), _tagged(cell, "from:")
         if not wanted:
             break
-        if name is not None or "imports" in cell.metadata.get("tags", []):
+        if name or copy or "imports" in cell.metadata.get("tags", []):
             exec(compile(cell.source, f"{path}, cell {number}", "exec"), namespace)
             wanted.discard(name)
     public = {key: value for key, value in namespace.items() if not key.startswith("__")}

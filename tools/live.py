@@ -241,7 +241,7 @@ def stage(notebook: Path, copy: Path = COPY) -> Path:
 def command(notebook: Path, options: list[str], root: Path = ROOT) -> list[str]:
     """Return the command that starts JupyterLab in a folder, one notebook of it open.
 
-    The page is a bare path: to it JupyterLab adds "?token=..." and prints that as the address to open by hand.
+    The page is a bare path: JupyterLab adds "?token=..." to it, and prints that as the address to open.
     """
     page = f"/lab/tree/{notebook.resolve().relative_to(root).as_posix()}"
     places = [f"--ServerApp.root_dir={root}", f"--LabApp.default_url={page}"]
