@@ -19,7 +19,9 @@ from dgm_utils import checks, nets
 from tools import definitions
 from tools.notebooks import ROOT
 
-S1, S2, S3, S4 = (definitions.load(ROOT / f"seminars/seminar{n}/seminar{n}.ipynb") for n in (1, 2, 3, 4))
+S1, S2, S3, S4, S5, S6 = (
+    definitions.load(ROOT / f"seminars/seminar{n}/seminar{n}.ipynb") for n in range(1, 7)
+)
 ORDER = torch.tensor([2, 0, 5, 1, 4, 3])
 COIN, LOGISTIC = S2.CategoricalHead(2), S2.DiscretizedLogisticMixture(2, values=4)
 
@@ -66,6 +68,22 @@ class FlowLayer(NamedTuple):
     dims: tuple[int, ...] = (2, 5)  # two dimensions hide a wrong join of halves
 
 
+def alternating(dim):
+    """Return a mask of `dim` entries, every other one kept."""
+    return torch.arange(dim) % 2 == 0
+
+
+def coupling(layer, outputs):
+    """Return a function that builds a coupling of `dim` numbers, with so many outputs for each moved one."""
+
+    def build(dim):
+        moved = dim // 2
+        network = nets.mlp(dim - moved, 8, outputs * moved, activation=nn.Tanh)
+        return layer(alternating(dim), network)
+
+    return build
+
+
 FLOWS = {
     "Swirl": FlowLayer(lambda dim: S4.Swirl(0.7), dims=(2,)),
     "Stretch": FlowLayer(lambda dim: S4.Stretch()),
@@ -79,6 +97,58 @@ FLOWS = {
             [S4.TriangularLinear(dim), S4.MonotoneTanh(dim, 3), S4.TriangularLinear(dim, upper=True)]
         )
     ),
+    "Planar": FlowLayer(S5.Planar),
+    "Radial": FlowLayer(S5.Radial),
+    "AdditiveCoupling": FlowLayer(coupling(S5.AdditiveCoupling, 1)),
+    "AffineCoupling": FlowLayer(coupling(S5.AffineCoupling, 2)),
+    "ActNorm": FlowLayer(S5.ActNorm),
+    "RealNVP": FlowLayer(lambda dim: S5.Chain(S5.realnvp(alternating(dim), (8,), 2))),
+}
+
+
+class ImageLayer(NamedTuple):
+    """A flow layer of images of this shape; `unit`: of intensities in (0, 1)."""
+
+    build: Callable[[], nn.Module]
+    shape: tuple[int, int, int]
+    unit: bool = False
+
+
+def channels_coupling():
+    network = nn.Sequential(nn.Conv2d(2, 6, 3, padding=1), nn.Tanh(), nn.Conv2d(6, 6, 3, padding=1))
+    return S5.AffineCoupling(torch.tensor([False, True, True, False, False]), network)
+
+
+IMAGE_FLOWS = {
+    "Logit": ImageLayer(S5.Logit, (1, 3, 2), unit=True),
+    "ActNorm": ImageLayer(lambda: S5.ActNorm(3), (3, 2, 2)),
+    "InvertibleConv": ImageLayer(lambda: S5.InvertibleConv(4), (4, 2, 3)),
+    "AffineCoupling": ImageLayer(channels_coupling, (5, 2, 3)),
+    "Squeeze": ImageLayer(S5.Squeeze, (2, 4, 2)),
+    "Glow, two levels": ImageLayer(lambda: S5.Glow((1, 4, 4), 2, 2, 6), (1, 4, 4)),
+    "Glow, one level of three channels": ImageLayer(lambda: S5.Glow((3, 2, 4), 1, 1, 5), (3, 2, 4)),
+}
+
+
+def masked(dim, width=12):
+    """Return a network of seminar 6 whose order is no involution, where there is one."""
+    order = torch.arange(dim).roll(1)
+    return S6.GaussianMADE(dim, [width, width], order)
+
+
+def normalised(dim):
+    """Return a batch norm in eval mode that has seen a batch."""
+    layer = S6.BatchNorm(dim)
+    layer(1 + 2 * torch.randn(50, dim))
+    return layer.eval()
+
+
+FLOWS |= {
+    "MAF": FlowLayer(lambda dim: S6.MAF(masked(dim))),
+    "IAF": FlowLayer(lambda dim: S6.IAF(masked(dim, 5))),  # more units, sharper peaks than a grid sees
+    "Permute": FlowLayer(lambda dim: S6.Permute(torch.randperm(dim))),
+    "BatchNorm": FlowLayer(normalised),
+    "CausalMAF": FlowLayer(lambda dim: S6.CausalMAF(dim, 1, 8)),
 }
 
 
@@ -97,6 +167,7 @@ LATENT = {
     "linear VAE": Latent(lambda: S3.LinearVAE(4, 2), lambda n: torch.randn(n, 4)),
 }
 
+each_image_flow = pytest.mark.parametrize("case", IMAGE_FLOWS.values(), ids=IMAGE_FLOWS)
 each_discrete = pytest.mark.parametrize("case", DISCRETE.values(), ids=DISCRETE)
 each_latent = pytest.mark.parametrize("case", LATENT.values(), ids=LATENT)
 each_flow = pytest.mark.parametrize(
@@ -211,6 +282,26 @@ def test_nothing_of_a_flow_is_read_or_made_on_the_host(case, dim):
     with NoHost():
         x, log_det = layer(layer.inverse(z))
         (x.sum() + log_det.sum()).backward()
+
+
+@each_image_flow
+def test_a_layer_of_images_is_inverted_and_its_log_det_is_that_of_the_jacobian(case):
+    layer, draw = case.build(), torch.rand if case.unit else torch.randn
+    x = draw(12, *case.shape, dtype=torch.float64)
+    z, log_det = layer(x.float())
+    assert z[0].numel() == x[0].numel() and log_det.shape == (12,)
+    checks.log_det(layer, x)
+    checks.invertible(layer, x)
+    checks.batch_independent(redrawn(layer), x.clamp(0.1, 0.9) if case.unit else x)
+    checks.reloads(case.build, x.float())
+
+
+@each_image_flow
+def test_nothing_of_a_flow_of_images_is_read_or_made_on_the_host(case):
+    layer, y = case.build(), torch.rand(8, *case.shape, requires_grad=True)
+    with NoHost():
+        z, log_det = layer(y)
+        (layer.inverse(z).sum() + log_det.sum()).backward()
 
 
 @pytest.mark.parametrize("name", FLOWS)
