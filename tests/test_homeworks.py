@@ -459,3 +459,177 @@ def test_formulas_of_the_hidden_checks_of_homework_2_hold():
         assert np.array_equal(hidden.wide_counts(first, last, m, context), product)
     full = [hidden.covariance_dimension(5, rank) for rank in range(1, 6)]
     assert full == [10, 14, 15, 15, 15]  # 5 + 5 r - r (r - 1) / 2, and no more than 15
+
+
+# ---- homework 3 --------------------------------------------------------------------------------------------
+
+HW3 = ROOT / "homeworks/homework3"
+FILES = {question.id: question for question in questions(HW3) if question.weights}
+
+
+def replaced(question, name, value):
+    """Return the bytes of a reference file of homework 3 with one tensor replaced, or left out (None)."""
+    weights = safetensors.numpy.load(weights_of(HW3, FILES[question]))
+    weights[name] = weights[name] * 0 + np.asarray(value, weights[name].dtype) if value is not None else None
+    return safetensors.numpy.save({name: one for name, one in weights.items() if one is not None})
+
+
+@pytest.mark.parametrize(
+    ("question", "name", "value", "said"),
+    [
+        ("q2c", "decoder.0.bias", None, "the file holds tensors named"),
+        ("q2c", "decoder.0.bias", np.nan, "not finite"),
+        ("q2c", "decoder.0.weight", 0, "nats per whole test image"),  # no code is used
+        ("q2c", "encoder.6.weight", 0, "nats per whole test image"),  # every image has the same code
+        ("q2c", "encoder.0.weight", 60000, "nats per whole test image"),
+        ("q3d", "shift", None, "the file holds tensors named"),
+        ("q3d", "networks.3.2.bias", np.inf, "not finite"),
+        ("q3d", "matrix", 0, "nats above the entropy"),  # singular: no density
+        ("q3d", "matrix", [[1, 0], [0, 1]], "nats above the entropy"),
+        ("q3d", "networks.3.4.weight", 3, "nats above the entropy"),
+    ],
+)
+def test_bad_weights_of_homework_3_are_refused(question, name, value, said):
+    status, message = judged(HW3, FILES[question], 0, weights=replaced(question, name, value))
+    assert status == "wrong" and re.search(said, message), message
+
+
+def test_weights_of_homework_3_are_needed_and_have_their_shapes():
+    for question, name in ("q2c", "decoder.0.bias"), ("q3d", "shift"):
+        assert judged(HW3, FILES[question], 0)[0] == "missing"
+        weights = safetensors.numpy.load(weights_of(HW3, FILES[question]))
+        weights[name] = weights[name][:1]
+        status, message = judged(HW3, FILES[question], 0, weights=safetensors.numpy.save(weights))
+        assert status == "wrong" and "shape" in message
+
+
+def test_optima_of_the_hidden_checks_of_homework_3_hold():
+    """The best ELBO of q1c against gradients, the leanest code of q1d against a grid of all decoders."""
+    hidden, rng = module(HW3 / "hidden.py"), np.random.default_rng(0)
+    for case in [*hidden.best_cases(rng), *hidden.best_cases(rng)]:
+        covariance, psi = (torch.from_numpy(case.inputs[name]) for name in ("covariance", "psi"))
+        d, units = int(case.inputs["d"]), psi.sqrt()
+        torch.manual_seed(0)
+        W = torch.randn(len(psi), d, dtype=torch.float64, requires_grad=True)  # in units of the noise
+        optimizer = torch.optim.LBFGS([W], max_iter=500, line_search_fn="strong_wolfe")
+
+        def loss(W=W, covariance=covariance, units=units):
+            model = units[:, None] * (W @ W.T + torch.eye(len(units))) * units
+            return (torch.logdet(2 * torch.pi * model) + torch.linalg.solve(model, covariance).trace()) / 2
+
+        def closure(loss=loss, optimizer=optimizer):
+            optimizer.zero_grad()
+            value = loss()
+            value.backward()
+            return value
+
+        optimizer.step(closure)
+        model = units[:, None] * (W @ W.T + torch.eye(len(psi))) * units
+        kl = (torch.logdet(model) - psi.log().sum()).item() / 2
+        used = int((torch.linalg.eigvalsh(W @ W.T) > 1e-3).sum())
+        outputs = {"0": np.asarray(-loss().item()), "1": np.asarray(kl), "2": np.asarray(used)}
+        outputs = {name: value.round(5) for name, value in outputs.items()}
+        with pytest.MonkeyPatch.context() as patch:  # five digits of a numerical optimum
+            patch.setattr(
+                hidden, "match", lambda *a, **k: verify_close(*a, **k | {"rtol": 1e-4, "atol": 1e-4})
+            )
+            hidden.best_verify(case, outputs)
+    for case in hidden.lean_cases(rng):
+        covariance, floor = case.inputs["covariance"], case.inputs["floor"]
+        variances, rho = covariance.diagonal(), covariance[0, 1] / np.sqrt(covariance.diagonal().prod())
+        taken = floor / variances
+        # The share of the first variance that comes from the code, as far as both floors allow.
+        share = np.linspace(rho**2 / (1 - taken[1]), 1 - taken[0], 200_001)[1:-1]
+        held = (np.log(1 - rho**2) - np.log(1 - share) - np.log(1 - rho**2 / share)) / 2
+        least = hidden.least_kl(rho, taken)
+        assert held.min() == pytest.approx(least, abs=1e-3) and least < held.min() + 1e-9
+        best = share[held.argmin()]
+        w = np.sqrt([best, rho**2 / best] * variances) * np.array([1, np.sign(rho)])
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(hidden, "least_kl", lambda rho, taken, least=least: least + 1e-3)  # of the grid
+            hidden.lean_verify(case, {"0": w, "1": variances - w**2, "2": held.min()})
+
+
+def verify_close(outputs, name, expected, *, rtol, atol, what=""):
+    assert outputs[name] == pytest.approx(expected, rel=rtol, abs=atol), what
+
+
+def test_references_of_the_flows_of_homework_3_hold():
+    """The locked RealNVP of q3d and the coupling of q3a against autograd."""
+    hidden, names = module(HW3 / "hidden.py"), shared_names(HW3)
+    flow = names["RealNVP"]().double()
+    weights = safetensors.numpy.load(weights_of(HW3, FILES["q3d"]))
+    flow.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
+    y, truth = names["read_sensor"](500, 7)
+    with torch.no_grad():
+        given = hidden.flow_log_prob(flow.state_dict(), y.double())
+        assert torch.allclose(given, flow.log_prob(y.double()), atol=1e-9)
+        gap = (truth - given).mean().item()
+    assert -0.02 < gap < hidden.FLOW_THRESHOLD
+    moon = names["data"].moons().sample(500, seed=7).double().numpy()
+    assert np.allclose(moon @ hidden.sensor().T + [300, -120], y, atol=1e-4)
+
+    def noise(y):
+        """Return the noise of readings: sampling replaces the noise, and the network maps it back."""
+        x = (y - flow.shift) @ flow.matrix.T
+        for network in flow.networks:
+            kept, moved = x.chunk(2, dim=1)
+            raw, shift = network(kept).chunk(2, dim=1)
+            x = torch.cat([(2 * torch.tanh(raw / 2)).exp() * moved + shift, kept], dim=1)
+        return x
+
+    some = y[:20].double()
+    J = torch.autograd.functional.jacobian(lambda y: noise(y).sum(0), some).movedim(1, 0)
+    log_normal = torch.from_numpy(stats.norm.logpdf(noise(some).detach().numpy()).sum(1))
+    exact = torch.linalg.slogdet(J).logabsdet + log_normal
+    assert torch.allclose(given[:20], exact, atol=1e-8)
+    torch.manual_seed(0)
+    assert torch.allclose(noise(names["sample_readings"](flow, 50)).std(0), torch.ones(2).double(), atol=0.3)
+    for case in hidden.coupling_cases(np.random.default_rng(1))[:4]:
+        one = {name: torch.from_numpy(value) for name, value in case.inputs.items()}
+
+        def layer(x, one=one):
+            rest = x - x @ one["basis"] @ one["basis"].T
+            out = torch.tanh(rest @ one["first"].T) @ one["second"].T + one["bias"]
+            r, t = out.chunk(2, dim=1)
+            return rest + (2 * torch.sigmoid(r) * (x @ one["basis"]) + t) @ one["basis"].T
+
+        J = torch.autograd.functional.jacobian(lambda x: layer(x).sum(0), one["x"]).movedim(1, 0)
+        r = torch.from_numpy(hidden.coupling_numbers(case.inputs, case.inputs["x"])[0])
+        log_scale = (np.log(2) + torch.nn.functional.logsigmoid(r)).sum(1)
+        assert torch.allclose(torch.linalg.slogdet(J).logabsdet, log_scale, atol=1e-8)
+
+
+def test_a_test_of_normality_accuses_nobody_and_sees_what_it_should():
+    hidden = module(HW3 / "hidden.py")
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        hidden.standard_normal(rng.normal(size=(rng.integers(300, 4000), rng.integers(1, 7))), "draws")
+    white = np.random.default_rng(0).normal(size=(4000, 3))
+    turned = white @ np.array([[1, 0.3, 0], [0, 0.95, 0], [0, 0, 1]])
+    uniform = np.random.default_rng(1).uniform(-np.sqrt(3), np.sqrt(3), size=(4000, 3))
+    for wrong in (1.1 * white, white + 0.2, turned, uniform):
+        with pytest.raises(hidden.Wrong):
+            hidden.standard_normal(wrong, "draws")
+
+
+def test_a_test_of_independence_accuses_nobody_and_sees_what_it_should():
+    hidden = module(HW3 / "hidden.py")
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        n = 400 if seed % 2 else 4000
+        hidden.independent(rng.normal(size=(n, 3)), "draws")
+        share = 0.25 if n == 4000 else 0.75
+        weights = np.array([share, 1 - share])
+        part = rng.choice(2, size=n, p=weights)
+        one = {"logits": np.log(weights), "means": np.zeros((2, 1)), "roots": np.ones((2, 1, 1))}
+        one |= {"matrices": np.empty((0, 1, 1)), "shifts": np.empty((0, 1))}
+        hidden.judge_draws(one, rng.normal(size=(n, 1)), part, "points")
+        with pytest.raises(hidden.Wrong, match="parts"):
+            hidden.judge_draws(one, rng.normal(size=(n, 1)), np.zeros_like(part), "points")
+    z = np.random.default_rng(0).normal(size=(4000, 1))
+    mirrored = np.concatenate([z[:2000], -z[:2000]])
+    walk = (z + np.roll(z, 1, axis=0)) / np.sqrt(2)
+    for wrong in (np.sort(z, axis=0), mirrored, mirrored[np.r_[:2000, 3999:1999:-1]], walk):
+        with pytest.raises(hidden.Wrong):
+            hidden.independent(wrong, "draws")
