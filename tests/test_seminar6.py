@@ -385,7 +385,9 @@ def test_what_the_shipped_flow_is_worth():
     settings = next(cell.source for cell in cells_with("SETTINGS = {"))
     width = int(re.search(r'"maf_width": \(\d+, (\d+),', settings)[1])
     forth = torch.arange(64)
-    networks = [s6.GaussianMADE(64, [width] * 2, forth if t % 2 == 0 else forth.flip(0)) for t in range(5)]
+    networks = [
+        s6.GaussianMADE(64, [width] * 2, forth if t % 2 == 0 else forth.flip(0), bound=1.0) for t in range(5)
+    ]
     flow = s6.Flow([s6.Logit(), s6.ActNorm(64), *map(s6.MAF, networks)])
     weights.load(flow, "seminar6-maf")
     images = s6.small_digits(data.load_images("mnist").test.images[:2000]).flatten(1)
