@@ -17,7 +17,7 @@ from lectures.lecture1 import figures
 from tools import definitions
 
 DECK = (figures.FOLDER.parent / "lecture1.typ").read_text(encoding="utf-8")
-CausalConv1d = definitions.load(figures.SEMINARS / "seminar1/seminar1.ipynb", "CausalConv1d").CausalConv1d
+CausalConv1d = definitions.seminar(1, "CausalConv1d").CausalConv1d
 
 
 # ---- maximum likelihood ------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from dgm_utils import checks, data, metrics, weights
 from lectures.lecture4 import trained_flows as lecture4
+from lectures.lecture5.trained_flows import SEEN
 from lectures.lecture6 import figures, trained_flows
 from lectures.lecture6.figures import S4, S5, S6, maf, real, redrawn
 
@@ -363,7 +364,7 @@ def test_the_known_posterior_and_what_each_family_reaches(printed):
     z, limit = trained_flows.plane(trained_flows.POSTERIOR_LIMIT), trained_flows.POSTERIOR_LIMIT
     cell = trained_flows.cell(limit)
     evidence = integrate.quad(  # integrate z_2 in closed form
-        lambda a: stats.norm.pdf(a) * stats.norm.pdf(trained_flows.OBSERVED, a**2, np.hypot(1, 0.3)), -9, 9
+        lambda a: stats.norm.pdf(a) * stats.norm.pdf(SEEN, a**2, np.hypot(1, 0.3)), -9, 9
     )[0]
     joint = trained_flows.log_joint(z).exp().sum().item() * cell
     assert joint == pytest.approx(evidence, rel=1e-5)
@@ -374,7 +375,7 @@ def test_the_known_posterior_and_what_each_family_reaches(printed):
     assert 0 < four < first < second < gaussian
     # With zeta_1 first q(zeta_1) is normal, and the KL of a marginal is at most that of the pair.
     a = np.linspace(-8, 8, 8001)
-    log_p1 = stats.norm.logpdf(a) + stats.norm.logpdf(trained_flows.OBSERVED, a**2, np.hypot(1, 0.3))
+    log_p1 = stats.norm.logpdf(a) + stats.norm.logpdf(SEEN, a**2, np.hypot(1, 0.3))
     log_p1 -= np.log(np.trapezoid(np.exp(log_p1), a))
 
     def marginal(u):

@@ -17,11 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from dgm_utils import checks, nets
 from tools import definitions
-from tools.notebooks import ROOT
 
-S1, S2, S3, S4, S5, S6 = (
-    definitions.load(ROOT / f"seminars/seminar{n}/seminar{n}.ipynb") for n in range(1, 7)
-)
+S1, S2, S3, S4, S5, S6 = map(definitions.seminar, range(1, 7))
 ORDER = torch.tensor([2, 0, 5, 1, 4, 3])
 COIN, LOGISTIC = S2.CategoricalHead(2), S2.DiscretizedLogisticMixture(2, values=4)
 

@@ -23,7 +23,7 @@ from tools.notebooks import read_notebook
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK = ROOT / "seminars" / "seminar5" / "seminar5.ipynb"
 S = definitions.load(NOTEBOOK)
-S3 = definitions.load(ROOT / "seminars" / "seminar3" / "seminar3.ipynb", "VAE")
+S3 = definitions.seminar(3, "VAE")
 
 pytestmark = pytest.mark.usefixtures("double")
 

@@ -49,6 +49,11 @@ def load(path: str | Path, *names: str) -> types.SimpleNamespace:
     return types.SimpleNamespace(**public)
 
 
+def seminar(number: int, *names: str) -> types.SimpleNamespace:
+    """Return what a seminar of the course defines, down to the wanted definitions; see `load`."""
+    return load(ROOT / "seminars" / f"seminar{number}" / f"seminar{number}.ipynb", *names)
+
+
 def definitions(notebook: NotebookNode, path: str | Path) -> dict[str, str]:
     """Return the source of each `def:NAME` cell, by name, in the notebook's order.
 

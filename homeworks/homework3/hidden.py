@@ -210,6 +210,16 @@ def _unchanged(_given, _before):
             raise ValueError("an argument was changed")
 """
 
+# Also the inputs as tensors, and a list in which layers note their calls.
+COUNTED = (
+    UNCHANGED
+    + """
+import torch
+_one = {_name: torch.from_numpy(_value.copy()) for _name, _value in inputs.items()}
+_calls = []
+"""
+)
+
 
 def pure(function: str, *arguments: str, more: str = "") -> str:
     """Write the driver that calls a function with tensors, and sees that they are what they were."""
@@ -826,11 +836,8 @@ def coupling_verify(case, outputs):
 # ---- q3b ---------------------------------------------------------------------------------------------------
 
 DENSITY = (
-    UNCHANGED
+    COUNTED
     + """
-import torch
-_one = {_name: torch.from_numpy(_value.copy()) for _name, _value in inputs.items()}
-_calls = []
 def _layer(_matrix, _bend):
     def _forward(_x):
         _calls.append(1)
@@ -946,12 +953,9 @@ def density_slopes(one):
 # ---- q3c ---------------------------------------------------------------------------------------------------
 
 SAMPLE = (
-    UNCHANGED
+    COUNTED
     + """
 import types
-import torch
-_one = {_name: torch.from_numpy(_value.copy()) for _name, _value in inputs.items()}
-_calls = []
 def _layer(_matrix, _shift):
     def _inverse(_z):
         _calls.append(len(_z))

@@ -31,9 +31,8 @@ from lectures.drawing import BLUE, BROWN, GREEN, INK, MUTED, ORANGE, PALE, RED, 
 from tools import definitions
 
 FOLDER = Path(__file__).parent / "figures"
-SEMINARS = Path(__file__).resolve().parents[2] / "seminars"
-S1 = definitions.load(SEMINARS / "seminar1/seminar1.ipynb", "made_masks", "mu_law", "draw_receptive_field")
-S2 = definitions.load(SEMINARS / "seminar2/seminar2.ipynb", "GatedLayer", "DiscretizedLogisticMixture")
+S1 = definitions.seminar(1, "made_masks", "mu_law", "draw_receptive_field")
+S2 = definitions.seminar(2, "GatedLayer", "DiscretizedLogisticMixture")
 NATURAL_ORDER, OTHER_ORDER = (0, 1, 2, 3), (1, 3, 0, 2)
 # A joint table of three bits that almost always agree.
 THREE_BITS = np.array([0.46, *[0.08 / 6] * 6, 0.46]).reshape(2, 2, 2)

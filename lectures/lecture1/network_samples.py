@@ -19,7 +19,6 @@ from dgm_utils import data, seed_everything, train, weights
 from tools import definitions
 
 FOLDER = Path(__file__).parent / "figures"
-SEMINARS = Path(__file__).resolve().parents[2] / "seminars"
 SHOWN = 12  # images of each model
 BINARY = {"width": 32, "blocks": 10}  # sizes of the long profile of seminar 2; other weights are refused
 GREY = {"width": 24, "dilations": (1, 2, 1, 4, 1)}
@@ -41,7 +40,7 @@ def described(model: nn.Module, name: str) -> dict[str, np.number]:
 def pixelcnn() -> None:
     """Measure the binary and the gated 8-bit PixelCNN on the test images, draw from both, store."""
     names = "PixelCNN", "GatedPixelCNN", "CategoricalHead"
-    seminar = definitions.load(SEMINARS / "seminar2" / "seminar2.ipynb", *names)
+    seminar = definitions.seminar(2, *names)
     grey = data.load_images("mnist").test.images.float()
     binary = seminar.PixelCNN((1, 28, 28), seminar.CategoricalHead(2), **BINARY)
     gated = seminar.GatedPixelCNN((1, 28, 28), seminar.CategoricalHead(256), **GREY)
@@ -62,9 +61,7 @@ def pixelcnn() -> None:
 
 def wavenet() -> None:
     """Train the seminar's WaveNet on plucked strings, measure it on new ones, store one of each."""
-    seminar = definitions.load(
-        SEMINARS / "seminar1" / "seminar1.ipynb", "WaveNet", "waveform", "sample_cached"
-    )
+    seminar = definitions.seminar(1, "WaveNet", "waveform", "sample_cached")
     string = seminar.waveform(256, period=16, noise=2.0, levels=64)
     waves, new = string.sample(2400), string.sample(300)
     model = seminar.WaveNet(64, 16, dilations=[1, 2, 4, 8, 16])

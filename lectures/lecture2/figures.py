@@ -26,12 +26,11 @@ from dgm_utils import plot
 from lectures import drawing
 from lectures.drawing import BLUE, GREEN, INK, MUTED, ORANGE, RED, SKY, canvas, figure, fixed, hide_left
 from tools import definitions
-from tools.notebooks import ROOT
 
 FOLDER = Path(__file__).parent / "figures"
 WIDTH = drawing.SLIDE_WIDTH
-S = definitions.load(ROOT / "seminars/seminar2/seminar2.ipynb")
-S3 = definitions.load(ROOT / "seminars/seminar3/seminar3.ipynb", "ProbabilisticPCA")
+S = definitions.seminar(2)
+S3 = definitions.seminar(3, "ProbabilisticPCA")
 
 
 # --- Bayes' theorem ---------------------------------------------------------------------------------------

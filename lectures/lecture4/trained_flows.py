@@ -15,11 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from dgm_utils import data, metrics, nets, train
-from tools import definitions
-from tools.notebooks import ROOT
+from tools.definitions import seminar
 
 # What the seminar defines, down to its flow: also mean field, k-means, divergences.
-S = definitions.load(ROOT / "seminars" / "seminar4" / "seminar4.ipynb", "Flow")
+S = seminar(4, "Flow")
 STORED = Path(__file__).parent / "figures" / "trained_flows.npz"
 
 # --- A linear flow on MNIST, in the units of Papamakarios et al. 2017 -------------------------------------

@@ -18,10 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from dgm_utils import data, metrics, nets, train, weights
-from tools import definitions
-from tools.notebooks import ROOT
+from tools.definitions import seminar
 
-S = definitions.load(ROOT / "seminars" / "seminar5" / "seminar5.ipynb", "FlowVAE")
+S = seminar(5, "FlowVAE")
 FIGURES = Path(__file__).parent / "figures"
 Arrays = dict[str, np.ndarray]
 

@@ -54,8 +54,8 @@ from lectures.lecture6.trained_flows import (
     cell,
     log_joint,
     plane,
-    seminar,
 )
+from tools.definitions import seminar
 
 FOLDER = Path(__file__).parent / "figures"
 BASELINES = FOLDER.parents[1] / "lecture4" / "figures" / "trained_flows.npz"  # of 8-bit MNIST
