@@ -47,11 +47,12 @@ def facts(name: str) -> dict[str, float]:
 
 def _read(name: str) -> tuple[dict[str, Tensor], dict[str, float]]:
     """Return tensors and facts of a file of the package, or of the folder that ``save`` writes to."""
-    # A notebook that makes weights reads what it has made.
-    path = Path(os.environ.get("DGM_WEIGHTS") or FOLDER) / f"{name}.safetensors"
-    if not path.is_file():
-        there = sorted(file.stem for file in path.parent.glob("*.safetensors"))
-        raise FileNotFoundError(f"no weights {name!r} in {path.parent}: expected one of {there}")
+    # A notebook that makes weights reads what it has made, and those of other seminars from the package.
+    folders = (Path(os.environ.get("DGM_WEIGHTS") or FOLDER), FOLDER)
+    path = next((file for folder in folders if (file := folder / f"{name}.safetensors").is_file()), None)
+    if path is None:
+        there = sorted({file.stem for folder in folders for file in folder.glob("*.safetensors")})
+        raise FileNotFoundError(f"no weights {name!r} in {folders[0]}: expected one of {there}")
     try:
         with safe_open(path, "pt") as file:
             facts = {key: float(value) for key, value in (file.metadata() or {}).items()}

@@ -104,6 +104,18 @@ def test_weights_are_saved_only_where_they_are_asked_for(tmp_path, monkeypatch):
     assert torch.equal(loaded["layer.weight"], stored.layer.weight.half().float())
 
 
+def test_a_notebook_that_makes_weights_reads_its_own_first_and_others_from_the_package(tmp_path, monkeypatch):
+    monkeypatch.setattr(weights, "FOLDER", tmp_path / "package")
+    for folder, value in (("package", 1), ("made", 2)):
+        monkeypatch.setenv("DGM_WEIGHTS", str(tmp_path / folder))
+        weights.save(Model(), "both", of=value)
+    monkeypatch.setenv("DGM_WEIGHTS", str(tmp_path / "package"))
+    weights.save(Model(), "of another seminar", of=1)
+    monkeypatch.setenv("DGM_WEIGHTS", str(tmp_path / "made"))
+    assert weights.facts("both") == {"of": 2.0}
+    assert weights.facts("of another seminar") == {"of": 1.0}
+
+
 def test_facts_are_the_numbers_that_were_saved_with_the_weights(tmp_path, monkeypatch):
     monkeypatch.setenv("DGM_WEIGHTS", str(tmp_path))
     monkeypatch.setattr(weights, "FOLDER", tmp_path)
