@@ -218,10 +218,97 @@ WRONG = {
         ("torch.rand(x.shape)", "(torch.rand(x.shape) + x % 2) / 2"),
         ("torch.rand(x.shape)", "torch.rand(x[: len(x) // 2].shape).repeat(2, 1)"),
     ],
+    # ---- seminar 7
+    "my_dequantized": [
+        ("- log_q", "+ log_q"),
+        (" - log_q", ""),
+        ("m * math.log(levels)", "math.log(levels)"),
+        ("math.log(levels)", "math.log2(levels)"),
+        ("- m *", "+ m *"),
+        ("math.log(levels)", "math.log(levels - 1)"),
+        ("- log_q", "- log_q.mean(dim=0)"),
+        ("log_p - m * math.log(levels) - log_q", "(log_p - m * math.log(levels) - log_q).mean(dim=0)"),
+    ],
+    "my_bound": [
+        ("torch.logsumexp(log_w, dim=0)", "log_w.exp().sum(dim=0).log()"),
+        (" - math.log(len(log_w))", ""),
+        ("dim=0", "dim=1"),
+        ("torch.logsumexp(log_w, dim=0) - math.log(len(log_w))", "log_w.mean(dim=0)"),
+        ("len(log_w)", "log_w.shape[1]"),
+        ("torch.logsumexp(log_w, dim=0)", "log_w.max(dim=0).values"),
+        ("math.log(", "math.log2("),
+        ("torch.logsumexp(log_w, dim=0)", "(log_w - log_w.max()).exp().sum(dim=0).log() + log_w.max()"),
+        ("torch.logsumexp(log_w, dim=0)", "torch.logsumexp(log_w.detach(), dim=0)"),
+    ],
+    "my_shares": [
+        (" ** 2", ""),
+        (".detach()", ""),
+        ("log_w.detach()", "(-log_w.detach())"),
+        ("dim=0", "dim=1"),
+        ("log_w.detach().softmax(dim=0)", "(w := log_w.detach().exp()) / w.sum(dim=0)"),
+    ],
+    "my_surgery": [
+        ("dim=1", "dim=0"),
+        (" - math.log(len(log_q))", ""),
+        ("own - aggregate", "aggregate - own"),
+        ("log_q.logsumexp(dim=1) - math.log(len(log_q))", "log_q.mean(dim=1)"),
+        ("log_q.logsumexp(dim=1) - math.log(len(log_q))", "log_q.exp().mean(dim=1).log()"),
+        ("log_q.diagonal()", "log_q[0]"),
+        ("aggregate - log_prior", "own - log_prior"),
+        ("(aggregate - log_prior).mean()", "(log_prior - aggregate).mean()"),
+    ],
+    # ---- seminar 8
+    "my_vamp_log_prob": [
+        ("(log_variance / 2).exp()", "log_variance.exp()"),
+        ("log_w + ", ""),
+        (".logsumexp(dim=1)", ".exp().sum(dim=1).log()"),
+        (".logsumexp(dim=1)", ".exp().sum(dim=1).clamp(min=1e-100).log()"),
+        ("(log_w + log_q).logsumexp(dim=1)", "((log_w + log_q).exp().sum(dim=1) + 1e-300).log()"),
+        (".logsumexp(dim=1)", ".logsumexp(dim=1).detach()"),
+        (".logsumexp(dim=1)", ".logsumexp(dim=0)"),
+        ("(log_w + log_q).logsumexp(dim=1)", "(log_w.exp() * log_q).sum(dim=1)"),
+        ("log_w + log_q", "log_w.exp() + log_q"),
+        (".sum(dim=2)  # (B, C)", ".mean(dim=2)"),
+        (
+            "log_q = Normal(mean, std).log_prob(z[:, None]).sum(dim=2)  # (B, C)\n"
+            "    return (log_w + log_q).logsumexp(dim=1)",
+            "log_q = Normal(mean, std).log_prob(z[:, None])\n"
+            "    return (log_w[:, None] + log_q).logsumexp(dim=1).sum(dim=1)",
+        ),
+        (
+            "log_q = Normal(mean, std).log_prob(z[:, None]).sum(dim=2)  # (B, C)",
+            "log_q = -((log_variance + (z[:, None] - mean) ** 2) / std**2 + 1.837877).sum(dim=2) / 2",
+        ),
+    ],
+    "my_posterior_mean": [
+        (" - grid[:, None] ** 2 / 2", ""),
+        ("** 2 / 2", "** 2"),
+        (".softmax(dim=0)", ".softmax(dim=1)"),
+        ("grid @ log_joint.softmax(dim=0)", "grid[log_joint.argmax(dim=0)]"),
+        ("grid @ log_joint.softmax(dim=0)", "grid @ log_joint.exp() / log_joint.exp().sum(dim=0)"),
+        ("grid @ log_joint.softmax(dim=0)", "grid @ log_joint.exp()"),
+        (
+            "return grid @ log_joint.softmax(dim=0)",
+            "weight = (log_joint - log_joint.max()).exp()\n    return grid @ weight / weight.sum(dim=0)",
+        ),
+        ("grid @ log_joint.softmax(dim=0)", "log_joint.softmax(dim=0)"),
+    ],
+    "my_free_bits": [
+        ("kl.mean(dim=0).clamp(min=least).sum()", "kl.clamp(min=least).sum(dim=1).mean()"),
+        ("kl.mean(dim=0).clamp(min=least).sum()", "kl.sum(dim=1).mean().clamp(min=least)"),
+        ("kl.mean(dim=0).clamp(min=least).sum()", "(kl.mean(dim=0) - least).clamp(min=0).sum()"),
+        ("min=least", "max=least"),
+        ("kl.mean(dim=0)", "kl.sum(dim=0)"),
+        ("kl.mean(dim=0)", "(kl.sum(dim=0) / 2)"),
+        ("mean(dim=0)", "mean(dim=1)"),
+        (".sum()", ".mean()"),
+        (".sum()", ""),
+    ],
 }
 # What the cells that judge use of their notebook, apart from its definitions and imports.
 AROUND = {
     "seminar4": {"DOUBLE": torch.float64, "line": torch.linspace(-24, 24, 961, dtype=torch.float64)},
+    "seminar8": {"DOUBLE": torch.float64},
 }
 
 

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from dgm_utils import checks, nets
 from tools import definitions
 
-S1, S2, S3, S4, S5, S6 = map(definitions.seminar, range(1, 7))
+S1, S2, S3, S4, S5, S6, S7 = map(definitions.seminar, range(1, 8))
 ORDER = torch.tensor([2, 0, 5, 1, 4, 3])
 COIN, LOGISTIC = S2.CategoricalHead(2), S2.DiscretizedLogisticMixture(2, values=4)
 
@@ -148,6 +148,37 @@ FLOWS |= {
     "CausalMAF": FlowLayer(lambda dim: S6.CausalMAF(dim, 1, 8)),
 }
 
+S8 = definitions.seminar(8)
+FLOWS |= {
+    "FlowPrior": FlowLayer(lambda dim: S8.FlowPrior(S8.realnvp(alternating(dim), (8,), 2), dim)),
+    "AutoregressivePrior": FlowLayer(lambda dim: S8.AutoregressivePrior(dim, [5])),
+}
+
+
+class Given(nn.Module):
+    """A layer of seminar 7 with a context that it keeps."""
+
+    def __init__(self, layer, context):
+        super().__init__()
+        self.layer = layer
+        self.register_buffer("context", torch.randn(1, context))
+
+    def forward(self, u):
+        return self.layer(u, self.context.expand(len(u), -1))
+
+    def inverse(self, v):
+        return self.layer.inverse(v, self.context.expand(len(v), -1))
+
+
+def given_context(dim):
+    """Return a conditional coupling of `dim` numbers and a context of three."""
+    moved = dim // 2
+    network = nets.mlp(dim - moved + 3, 8, 2 * moved, activation=nn.Tanh)
+    return Given(S7.ConditionalCoupling(alternating(dim), network), 3)
+
+
+FLOWS["ConditionalCoupling"] = FlowLayer(given_context)
+
 
 class Latent(NamedTuple):
     """A model with an ELBO, `elbo`: (B, m) -> reconstruction and KL, (B,) each."""
@@ -159,6 +190,14 @@ class Latent(NamedTuple):
 LATENT = {
     "VAE": Latent(
         lambda: S3.VAE(nets.mlp(6, 16, 4), nets.mlp(2, 16, 6), 2),
+        lambda n: torch.bernoulli(torch.full((n, 6), 0.4)),
+    ),
+    "PixelVAE": Latent(
+        lambda: S8.PixelVAE(nets.mlp(9, 16, 4), S8.PixelDecoder(2, 3, 8, 1), 2),
+        lambda n: torch.bernoulli(torch.full((n, 9), 0.4)),
+    ),
+    "VAE with a MADE for a decoder": Latent(
+        lambda: S8.AutoregressiveVAE(nets.mlp(6, 16, 4), S8.MaskedMLP(8, [24]), 2),
         lambda n: torch.bernoulli(torch.full((n, 6), 0.4)),
     ),
     "linear VAE": Latent(lambda: S3.LinearVAE(4, 2), lambda n: torch.randn(n, 4)),
