@@ -8,8 +8,10 @@ import ast
 import builtins
 import contextlib
 import csv
+import dataclasses
 import importlib.util
 import io
+import itertools
 import json
 import re
 import shutil
@@ -254,7 +256,8 @@ def test_wrong_solution_loses_its_question(homework, name):
     mutant = mutants(homework)[name]
     question = next(question for question in questions(homework) if question.owns(mutant["cell"]))
     assert question.id == mutant["question"]
-    status, message = judged(homework, question, 0, answer=mutant["source"])
+    weights = weights_of(homework, question)  # the right file: the function alone has to lose
+    status, message = judged(homework, question, 0, answer=mutant["source"], weights=weights)
     assert status in ("wrong", "error"), f"{name} was not noticed"
     assert message and "could not be compared" not in message, message
 
@@ -268,7 +271,7 @@ def test_what_the_course_publishes_is_no_answer(homework):
     tagged = {one["question"] for one in mutants(homework).values() if one.get("tag") == "published"}
     elsewhere = module(homework / "mutants.py").ELSEWHERE
     by_hand = {question.id for question in questions(homework) if question.manual or question.weights}
-    assert set(elsewhere) == by_hand and tagged == {one.id for one in questions(homework)} - by_hand
+    assert set(elsewhere) == by_hand and tagged | by_hand == {one.id for one in questions(homework)}
     for question in questions(homework):
         if question.id in elsewhere:
             earned, why = elsewhere[question.id]
@@ -633,3 +636,390 @@ def test_a_test_of_independence_accuses_nobody_and_sees_what_it_should():
     for wrong in (np.sort(z, axis=0), mirrored, mirrored[np.r_[:2000, 3999:1999:-1]], walk):
         with pytest.raises(hidden.Wrong):
             hidden.independent(wrong, "draws")
+
+
+# ---- homework 5 --------------------------------------------------------------------------------------------
+
+HW5 = ROOT / "homeworks/homework5"
+
+
+class Counting:
+    """A number that counts how often numbers like it are multiplied and divided."""
+
+    done = 0
+
+    def __init__(self, value):
+        self.value = value
+
+    def _new(self, value, counted):
+        Counting.done += counted
+        return Counting(value)
+
+    def __add__(self, other):
+        return self._new(self.value + getattr(other, "value", other), 0)
+
+    def __sub__(self, other):
+        return self._new(self.value - getattr(other, "value", other), 0)
+
+    def __mul__(self, other):
+        return self._new(self.value * getattr(other, "value", other), 1)
+
+    def __truediv__(self, other):
+        return self._new(self.value / getattr(other, "value", other), 1)
+
+    def __rtruediv__(self, other):
+        return self._new(other / self.value, 1)
+
+
+def counted(*shape):
+    """Return an array of numbers that count, random, or the given numbers."""
+    values = np.random.default_rng(0).normal(size=shape)
+    return np.frompyfunc(Counting, 1, 1)(values).reshape(shape)
+
+
+def product(numbers):
+    total = numbers[0]
+    for number in numbers[1:]:
+        total = total * number
+    return total
+
+
+def determinant(matrix):
+    """Eliminate without exchange of rows."""
+    matrix = matrix.copy()
+    for k in range(len(matrix)):
+        for i in range(k + 1, len(matrix)):
+            factor = matrix[i, k] / matrix[k, k]
+            for j in range(k + 1, len(matrix)):
+                matrix[i, j] = matrix[i, j] - factor * matrix[k, j]
+    return product(list(matrix.diagonal()))
+
+
+def triangle_times(triangle, vector):
+    """Multiply by an upper triangular matrix, without its zeros."""
+    r = len(vector)
+    return np.array([sum((triangle[i, j] * vector[j] for j in range(i, r)), Counting(0)) for i in range(r)])
+
+
+def plus_one(matrix):
+    """Add the identity, which is free."""
+    return np.array([[one + float(i == j) for j, one in enumerate(row)] for i, row in enumerate(matrix)])
+
+
+def full_form(m, r, n):
+    V, W = counted(m, r), counted(m, r)
+    for _ in range(n):
+        x, slopes = counted(m), counted(r)
+        V @ (W.T @ x)  # the hidden values in between are free
+        determinant(plus_one((V * slopes) @ W.T))
+
+
+def small_form(m, r, n):
+    V, W = counted(m, r), counted(m, r)
+    core = W.T @ V
+    for _ in range(n):
+        x, slopes = counted(m), counted(r)
+        V @ (W.T @ x)
+        determinant(plus_one(slopes[:, None] * core))
+
+
+def triangular_form(m, r, n):
+    Q, U, L = counted(m, r), counted(r, r), counted(r, r)
+    for v in counted(r, m):
+        beta = 2 / (v @ v)
+        Q = Q - np.outer(v, (v @ Q) * beta)
+    products = U.diagonal() * L.diagonal()
+    for _ in range(n):
+        x, slopes = counted(m), counted(r)
+        Q @ triangle_times(U, triangle_times(L.T, Q.T @ x))
+        product([one + 1 for one in slopes * products])
+
+
+@pytest.mark.parametrize(("m", "r", "n"), [(1, 1, 1), (4, 1, 2), (5, 2, 3), (6, 4, 2), (4, 4, 1), (9, 3, 4)])
+def test_counts_of_homework_5_are_those_of_a_program_that_multiplies(m, r, n):
+    done = []
+    for form in (full_form, small_form, triangular_form):
+        Counting.done = 0
+        form(m, r, n)
+        done.append(Counting.done)
+    assert tuple(done) == module(HW5 / "hidden.py").totals(m, r, n)
+
+
+def test_smallest_determinants_of_homework_5_are_reached_and_not_passed():
+    hidden, rng = module(HW5 / "hidden.py"), np.random.default_rng(0)
+    for m, r in ((4, 1), (5, 3), (7, 5)):
+        V, W = rng.normal(size=(2, m, r)) / np.sqrt(m) * 1.5
+        table = hidden.minors(W.T @ V)
+        slopes = rng.beta(0.05, 0.05, size=(20_000, r))
+        dense = np.linalg.det(np.eye(m) + (V * slopes[:, None]) @ W.T)
+        assert dense.min() > min(table.values()) - 1e-9
+        best = min(table, key=table.get)
+        a = np.where(np.isin(np.arange(r), best), 0.0, 30.0)  # pre-activations with these slopes
+        x = W @ np.linalg.solve(W.T @ W, a)
+        there = np.eye(m) + (V * (1 - np.tanh(W.T @ x) ** 2)) @ W.T
+        assert np.linalg.det(there) == pytest.approx(table[best], abs=1e-8)
+
+
+def test_a_layer_of_homework_5_is_planar_layers_in_a_row():
+    """The way back of q1a: unit after unit, the last one first; signs of q1c's determinants add up to 1."""
+    hidden = module(HW5 / "hidden.py")
+    for case in hidden.preimage_cases(np.random.default_rng(0))[:8]:
+        given = case.inputs
+        Q = hidden.columns(given["reflections"], len(given["b"]))
+        product_of_reflections = np.eye(given["reflections"].shape[1])
+        for v in given["reflections"]:
+            product_of_reflections = product_of_reflections @ (np.eye(len(v)) - 2 * np.outer(v, v) / (v @ v))
+        assert np.allclose(Q, product_of_reflections[:, : Q.shape[1]])
+        x = np.random.default_rng(1).normal(size=Q.shape[0])
+        V, W = Q @ given["U"], Q @ given["L"]
+        z = x + V @ np.tanh(W.T @ x + given["b"])
+        for v, w, b in zip(V.T, W.T, given["b"], strict=True):
+            x = x + v * np.tanh(w @ x + b)
+        assert np.allclose(x, z, atol=1e-9)
+        U, L, b = (given[name] for name in "ULb")
+        points = hidden.solutions(U, L, b, Q.T @ given["z"])
+        slopes = 1 - np.tanh(points @ L + b) ** 2
+        assert np.sign(1 + slopes * U.diagonal() * L.diagonal()).prod(1).sum() == 1
+
+
+def test_hard_cores_of_homework_5_have_minima_that_small_steps_do_not_leave():
+    hidden = module(HW5 / "hidden.py")
+    table = hidden.minors(hidden.a_needle(np.random.default_rng(0)))
+    values, units = np.empty(2**14), 2 ** np.arange(14)
+    for kept, value in table.items():
+        values[units[list(kept)].sum()] = value
+    around = values[np.arange(2**14)[:, None] ^ units]  # one unit more or fewer
+    minima = np.sort(values[(around > values[:, None]).all(1)])
+    assert len(minima) > 1 and -7.5 < values.min() == minima[0] < -6.5 and minima[1] < -4
+
+
+def test_information_of_homework_5_is_its_definition():
+    hidden, rng = module(HW5 / "hidden.py"), np.random.default_rng(0)
+    weights, groups = rng.dirichlet(np.ones(6)), np.array([3, 0, 3, 1, 0, 3])
+    tables = rng.dirichlet(np.ones(3), size=(6, 2))
+    joint = weights[:, None] * (tables[:, 0, :, None] * tables[:, 1, None]).reshape(6, 9)
+    by_class = np.array([joint[groups == y].sum(0) for y in (0, 1, 3)])
+    both = [
+        (table * np.log(table / np.outer(table.sum(1), table.sum(0)))).sum() for table in (joint, by_class)
+    ]
+    inputs = {"weights": weights, "tables": tables, "groups": groups}
+    hidden.information_verify(hidden.Case("", inputs), {"0": np.array(both)})
+    for wrong in (1e-7, -1e-7):
+        with pytest.raises(hidden.Wrong):
+            hidden.information_verify(hidden.Case("", inputs), {"0": np.array(both) + wrong})
+
+
+def test_bounds_of_homework_5_hold_and_one_more_draw_may_hurt():
+    """Part 1 and 3 of q3a by quadrature: one pixel, two kinds of noise, a constant density on the cell."""
+    noise_bound = shared_names(HW5)["noise_bound"]
+    nodes, areas = np.polynomial.legendre.leggauss(60)
+    u, areas = torch.from_numpy(nodes / 2 + 0.5), torch.from_numpy(areas / 2)
+    log_kinds = lambda u: torch.stack([torch.zeros_like(u), torch.log(2 * u)])  # noqa: E731
+
+    def expected(counts, log_p, kinds):
+        grid = torch.stack(torch.meshgrid(*[u] * len(kinds), indexing="ij")).flatten(1)
+        area = torch.stack(torch.meshgrid(*[areas] * len(kinds), indexing="ij")).flatten(1).prod(0)
+        log_q = log_kinds(grid)
+        density = area * log_q[kinds, range(len(kinds))].sum(0).exp()
+        value = noise_bound(log_p(grid), log_q, torch.tensor(counts), 2, 1)
+        return (density * value).sum().item(), (density * value.exp()).sum().item()
+
+    flat, waves = torch.zeros_like, lambda u: torch.log(1 + 0.5 * torch.sin(9 * u))
+    assert expected((1, 0), flat, [0]) == pytest.approx((np.log(0.5), 0.5), abs=1e-12)
+    bound, mean = expected((1, 1), flat, [0, 1])
+    assert bound < np.log(0.5) - 0.01 and mean == pytest.approx(0.5)
+    exact = (areas * waves(u).exp()).sum().item() / 2
+    for counts, kinds in (((1, 0), [0]), ((1, 1), [0, 1]), ((2, 1), [0, 0, 1])):
+        bound, mean = expected(counts, waves, kinds)
+        assert mean == pytest.approx(exact) and bound < np.log(exact)
+
+
+def test_the_least_squares_theorem_of_homework_5_holds_in_one_convention():
+    hidden = module(HW5 / "hidden.py")
+    optimum = shared_names(HW5)["least_squares_optimum"]
+    pi, p = (torch.tensor(values, dtype=torch.float64) for values in ([0.5, 0.5], [0.25, 0.75]))
+    loss = optimum(pi, p, 0.5, -1.0, 1.0, 0.0)[1].item()
+    first, second = (((pi - p) ** 2 / below).sum().item() / 2 for below in (pi + p, 2 * p))
+    assert loss == pytest.approx(1 / 15) == first and second == pytest.approx(1 / 12)
+    rng = np.random.default_rng(0)
+    for share in (0.5, 0.2, 0.9):
+        mean_pi, mean_p = rng.normal(size=2)
+        std_pi, std_p = rng.uniform(1, 1.25, size=2)
+        pi, p = (stats.norm(mean, std).pdf for mean, std in ((mean_pi, std_pi), (mean_p, std_p)))
+        mixture = lambda x, share=share, pi=pi, p=p: share * pi(x) + (1 - share) * p(x)  # noqa: E731
+        numbers = mean_pi, std_pi, mean_p, std_p, share
+        for below, value in ((mixture, hidden.by_quadrature(*numbers)), (p, hidden.divided_by_p(*numbers))):
+            term = lambda x, below=below, p=p, mixture=mixture: (p(x) - mixture(x)) ** 2 / below(x)  # noqa: E731
+            assert integrate.quad(term, -25, 25, limit=500)[0] == pytest.approx(value, rel=1e-7)
+        # The loss of q4a, its two summands, for labels that are not the theorem's.
+        a, b, c = rng.normal(size=3)
+        best = lambda x, s=share, pi=pi, p=p, a=a, b=b, m=mixture: (s * b * pi(x) + (1 - s) * a * p(x)) / m(x)  # noqa: E731
+        loss = integrate.quad(lambda x, c=c, m=mixture, D=best: m(x) * (D(x) - c) ** 2, -25, 25, limit=500)[0]
+        bias = (share * b + (1 - share) * a - c) ** 2
+        spread = (b - a) ** 2 * (1 - share) ** 2 * hidden.by_quadrature(*numbers)
+        assert loss == pytest.approx(spread + bias, rel=1e-7)
+
+
+def test_without_its_first_term_the_loss_of_homework_5_can_be_largest_at_the_data():
+    """Part 4 of q4a: with the label of real examples p = pi is the minimum, with the other the maximum."""
+    rng, optimum = np.random.default_rng(0), shared_names(HW5)["least_squares_optimum"]
+    pi, others = rng.dirichlet(np.ones(5)), rng.dirichlet(np.ones(5), size=200)
+    pi, p = torch.from_numpy(pi), torch.from_numpy(np.concatenate([pi[None], others]))
+    D = optimum(pi, p, 0.5, -1.0, 2.0, 0.0)[0]
+    for target, better in ((2.0, torch.gt), (-1.0, torch.lt)):
+        kept = 0.5 * (p * (D - target) ** 2).sum(1)
+        assert better(kept[1:], kept[0]).all() and kept[0].item() == pytest.approx(9 / 8)
+
+
+def test_fixed_counts_of_homework_5_have_the_smaller_variance():
+    """Part 4 of q3a, on a cell of six places: both variances by all outcomes."""
+    rng, counts = np.random.default_rng(0), np.array([2, 1])
+    kinds, target = rng.dirichlet(np.ones(6), size=2), rng.random(6)
+    mixture = counts @ kinds / 3
+    weight = target / mixture
+    means = {}
+    for name, densities in {"fixed": kinds[[0, 0, 1]], "mixture": np.stack([mixture] * 3)}.items():
+        chance = np.einsum("i,j,k->ijk", *densities)
+        mean = (weight[:, None, None] + weight[:, None] + weight) / 3
+        assert (chance * mean).sum() == pytest.approx(target.sum())
+        means[name] = (chance * mean**2).sum() - target.sum() ** 2
+    squares = counts @ (kinds @ weight - target.sum()) ** 2 / 9
+    assert squares > 1e-6 and means["mixture"] - means["fixed"] == pytest.approx(squares)
+
+
+# ---- homework 4 --------------------------------------------------------------------------------------------
+
+HW4 = ROOT / "homeworks/homework4"
+
+
+def of_the_file(question):
+    """Return a question that judges its file only, and calls no training."""
+    return dataclasses.replace(
+        question, cases=lambda rng: [one for one in question.cases(rng) if not one.driver]
+    )
+
+
+FILES4 = {question.id: of_the_file(question) for question in questions(HW4) if question.weights}
+
+
+def replaced4(question, name, value):
+    """Return the bytes of a reference file of homework 4 with one tensor replaced, or left out (None)."""
+    weights = safetensors.numpy.load(weights_of(HW4, FILES4[question]))
+    weights[name] = weights[name] * 0 + np.asarray(value, weights[name].dtype) if value is not None else None
+    return safetensors.numpy.save({name: one for name, one in weights.items() if one is not None})
+
+
+@pytest.mark.parametrize(
+    ("question", "name", "value", "said"),
+    [
+        ("q1d", "first", None, "the file holds tensors named"),
+        ("q1d", "second.0.weight", np.nan, "not finite"),
+        ("q1d", "second.0.weight", 0, "nats above the entropy"),  # x_2 does not know x_1
+        ("q1d", "first", 0, "nats above the entropy"),
+        ("q2f", "decoder.bias", None, "the file holds tensors named"),
+        ("q2f", "encoder.0.bias", np.inf, "not finite"),
+        ("q2f", "decoder.weight", 0, "nats per pair"),  # no code is used
+        ("q2f", "network.layers.2.bias", 0, "nats per pair"),
+        ("q2f", "network.layers.0.weight", 0, "nats per pair"),  # dimensions of the code hear nobody
+    ],
+)
+def test_bad_weights_of_homework_4_are_refused(question, name, value, said):
+    status, message = judged(HW4, FILES4[question], 0, weights=replaced4(question, name, value))
+    assert status == "wrong" and re.search(said, message), message
+
+
+def test_weights_of_homework_4_are_needed_and_have_their_shapes():
+    for question, name in ("q1d", "first"), ("q2f", "decoder.bias"):
+        assert judged(HW4, FILES4[question], 0)[0] == "missing"
+        weights = safetensors.numpy.load(weights_of(HW4, FILES4[question]))
+        weights[name] = weights[name][:1]
+        status, message = judged(HW4, FILES4[question], 0, weights=safetensors.numpy.save(weights))
+        assert status == "wrong" and "shape" in message
+
+
+def test_laws_of_the_hidden_checks_of_homework_4_hold():
+    """The CDF of q1a by quadrature, the two integrals of q2e, the combination of q2d."""
+    hidden = module(HW4 / "hidden.py")
+    numbers = [
+        torch.tensor(one, dtype=torch.float64) for one in ([0.3, -1.0], [-0.5, 1.0], [0.4, -1.5], [-0.7, 0.9])
+    ]
+    logits, means, left, right = (one.numpy() for one in numbers)
+    weights = np.exp(logits) / np.exp(logits).sum()
+
+    def density(x):
+        width = np.exp(np.where(x < means, left, right))
+        normal = np.exp(-(((x - means) / width) ** 2) / 2) / np.sqrt(2 * np.pi)
+        return (weights * 2 / (np.exp(left) + np.exp(right)) * normal).sum()
+
+    for x in -3.0, -0.5, 0.2, 1.0, 2.5:
+        log_cdf, log_rest, log_density = hidden.mixture_logs(torch.tensor(x, dtype=torch.float64), *numbers)
+        kinks = sorted({x, *means})
+        edges = [-40, *[one for one in kinks if one <= x]]
+        below = sum(integrate.quad(density, *pair)[0] for pair in itertools.pairwise(edges))
+        assert log_cdf.exp().item() == pytest.approx(below, abs=1e-8)
+        assert (log_cdf.exp() + log_rest.exp()).item() == pytest.approx(1, abs=1e-12)
+        assert log_density.exp().item() == pytest.approx(density(x), rel=1e-9)
+
+    def bell(x):
+        return np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi)
+
+    z = np.array([[0.7, -1.2], [0.1, 2.0]])
+    across = [
+        [integrate.quad(lambda t, a=a: bell(t) * np.exp(-((a - t) ** 2) / 2), -30, 30)[0] for a in row]
+        for row in z
+    ]
+    both = integrate.dblquad(lambda s, t: bell(s) * bell(t) * np.exp(-((s - t) ** 2) / 2), -12, 12, -12, 12)[
+        0
+    ]
+    kernel = np.exp(-((z[0] - z[1]) ** 2).sum() / 2)
+    t = kernel - 2 * np.prod(across, axis=1).mean() + both**2
+    outputs = {"table": np.array([[0, t], [t, 0]]), "pair": np.array([0, 1])}
+    hidden.pair_verify(hidden.Case("", {"z": z}), outputs)
+    with pytest.raises(hidden.Wrong):
+        hidden.pair_verify(hidden.Case("", {"z": z}), outputs | {"table": outputs["table"] + 1e-6})
+    # Log-normal weights: log p = 1/2; the bound misses it by its bias, the corrected estimate by much less.
+    log_w = np.random.default_rng(0).normal(size=(20, 20_000))
+    bound, corrected = shared_names(HW4)["jackknife"](torch.from_numpy(log_w))
+    error = corrected.std().item() / 20_000**0.5
+    assert 0.5 - bound.mean() > 10 * error and abs(corrected.mean() - 0.5) < 5 * error + 0.005
+
+
+def test_models_of_the_hidden_checks_of_homework_4_are_the_locked_ones():
+    hidden, names = module(HW4 / "hidden.py"), shared_names(HW4)
+    weights = safetensors.numpy.load(weights_of(HW4, FILES4["q1d"]))
+    ours, locked = hidden.MoonNetwork().double(), names["MoonNetwork"]()
+    hidden.read_into(ours, weights)
+    locked.load_state_dict({name: torch.from_numpy(value).float() for name, value in weights.items()})
+    x = names["data"].moons().sample(200, seed=1)
+    with torch.no_grad():
+        assert torch.allclose(
+            ours.log_prob(x.double()).exp(), names["plain_density"](locked, x), rtol=1e-3, atol=1e-6
+        )
+    weights = safetensors.numpy.load(weights_of(HW4, FILES4["q2f"]))
+    ours, locked = hidden.PairVAE(), names["new_model"]()
+    hidden.read_into(ours, weights)
+    locked.load_state_dict({name: torch.from_numpy(value).float() for name, value in weights.items()})
+    assert all(torch.equal(mask, locked.network.get_buffer(f"mask_{k}")) for k, mask in enumerate(ours.masks))
+    z = torch.randn(50, 16)
+    with torch.no_grad():
+        given = names["log_prior"](locked.network(z), z)
+        assert torch.allclose(ours.log_prior(z), given, atol=1e-3)
+        J = torch.autograd.functional.jacobian(lambda one: locked.network(one).abs().sum(-1), z[0])
+    distance = hidden.GROUP[:, None] - hidden.GROUP
+    assert not J.numpy()[(distance < 1) | (distance > hidden.REACH)].any() and (J != 0).any()
+    sent = hidden.test_pairs(np.random.default_rng(0), 20)
+    assert sent.shape == (20, 392) and set(sent.unique().tolist()) == {0, 1}
+
+
+def test_the_test_of_draws_of_homework_4_accuses_nobody_and_sees_what_it_should():
+    hidden = module(HW4 / "hidden.py")
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        hidden.standard_normal(rng.normal(size=(rng.integers(300, 4000), rng.integers(1, 7))), "draws")
+    white = np.random.default_rng(0).normal(size=(4000, 2))
+    mirrored = np.concatenate([white[:2000], -white[:2000]])
+    walk = (white + np.roll(white, 1, axis=0)) / np.sqrt(2)
+    uniform = np.random.default_rng(1).uniform(-np.sqrt(3), np.sqrt(3), size=(4000, 2))
+    for wrong in 1.1 * white, white + 0.2, uniform, np.sort(white, axis=0), mirrored, walk:
+        with pytest.raises(hidden.Wrong):
+            hidden.standard_normal(wrong, "draws")
