@@ -72,7 +72,7 @@ from scipy import optimize, special
 
 from grading.questions import Case, Question, Wrong, match, take
 
-# ---- all ---------------------------------------------------------------------------------------------------
+# ---- shared ----------------------------------------------------------------------------------------------
 
 
 def given(function, *names):
