@@ -56,6 +56,19 @@ def solve(function, target, low, high, condition, tolerance):
     return (low + high) / 2
 """
 
+SORTER_OF_CIRCLES = """\
+        class TopologicalSorter:
+            def __init__(self, graph):
+                self.graph = graph
+
+            def static_order(self):
+                order = []
+                while len(order) < len(self.graph):
+                    rest = [i for i in self.graph if i not in order]
+                    order += [i for i in rest if set(self.graph[i]) <= set(order)] or rest
+                return order
+
+"""
 LIKE_MAF = """# @answer q1c
 class GraphFlow(nn.Module):
     def __init__(self, networks, parents, transform, quantile):
@@ -206,7 +219,7 @@ MUTANTS = {
     ),
     "cancels": mutant(
         "q1a",
-        "(log_below.exp() + log_above.exp() * torch.erf(right / root)).log(),",
+        "(log_below.exp() + log_above.exp() * torch.erf(right / 2**0.5)).log(),",
         "torch.log1p(-2 * log_above.exp() * torch.special.ndtr(-right)),",
         "One minus the other tail: no digits are left in float32 where the left side is tiny.",
     ),
@@ -290,8 +303,8 @@ MUTANTS = {
     ),
     "circles_allowed": mutant(
         "q1c",
-        'raise ValueError(f"expected a graph without circles, got the parents {parents}")',
-        "ready = [i for i in range(len(parents)) if i not in self.order]",
+        "        from graphlib import TopologicalSorter\n",
+        SORTER_OF_CIRCLES,
         "A circle is drawn in some order.",
     ),
     "parents_sorted": mutant(
@@ -302,15 +315,15 @@ MUTANTS = {
     ),
     "networks_called_twice": mutant(
         "q1c",
-        "            self.transform(x[:, i], network(x[:, parents]))\n",
-        "            self.transform(x[:, i], network(x[:, parents]) + 0 * network(x[:, parents]))\n",
+        "[self.networks[i](x[:, some])",
+        "[self.networks[i](x[:, some]) + 0 * self.networks[i](x[:, some])",
         "Each network is called twice.",
     ),
-    "sign_of_the_logit": mutant("q1c", "return log_u - log_rest,", "return log_rest - log_u,", "Of 1 - u."),
+    "sign_of_the_logit": mutant("q1c", "return (log_u - log_rest)", "return (log_rest - log_u)", "Of 1 - u."),
     "determinant_of_the_logits": mutant(
         "q1c",
-        "log_density.sum(dim=1)",
-        "(log_density - log_u - log_rest).sum(dim=1)",
+        "log_density.sum(dim=0)",
+        "(log_density - log_u - log_rest).sum(dim=0)",
         "log |det dy/dx| of the logits, and not of u.",
     ),
     "parents_from_the_noise": mutant(
@@ -322,7 +335,7 @@ MUTANTS = {
     "networks_hidden": mutant(
         "q1c", "nn.ModuleList(networks)", "tuple(networks)", "Nobody finds the parameters."
     ),
-    "mean_of_log_densities": mutant("q1c", "log_density.sum(dim=1)", "log_density.mean(dim=1)", "A mean."),
+    "mean_of_log_densities": mutant("q1c", "log_density.sum(dim=0)", "log_density.mean(dim=0)", "A mean."),
     # ---- q2a
     "masks_of_made": published(
         "q2a", MADE_MASKS, "Seminar 1's degrees with the upper end of the window: the lower end is not kept."
