@@ -467,43 +467,6 @@ def test_formulas_of_the_hidden_checks_of_homework_2_hold():
 # ---- homework 3 --------------------------------------------------------------------------------------------
 
 HW3 = ROOT / "homeworks/homework3"
-FILES = {question.id: question for question in questions(HW3) if question.weights}
-
-
-def replaced(question, name, value):
-    """Return the bytes of a reference file of homework 3 with one tensor replaced, or left out (None)."""
-    weights = safetensors.numpy.load(weights_of(HW3, FILES[question]))
-    weights[name] = weights[name] * 0 + np.asarray(value, weights[name].dtype) if value is not None else None
-    return safetensors.numpy.save({name: one for name, one in weights.items() if one is not None})
-
-
-@pytest.mark.parametrize(
-    ("question", "name", "value", "said"),
-    [
-        ("q2c", "decoder.0.bias", None, "the file holds tensors named"),
-        ("q2c", "decoder.0.bias", np.nan, "not finite"),
-        ("q2c", "decoder.0.weight", 0, "nats per whole test image"),  # no code is used
-        ("q2c", "encoder.6.weight", 0, "nats per whole test image"),  # every image has the same code
-        ("q2c", "encoder.0.weight", 60000, "nats per whole test image"),
-        ("q3d", "shift", None, "the file holds tensors named"),
-        ("q3d", "networks.3.2.bias", np.inf, "not finite"),
-        ("q3d", "matrix", 0, "nats above the entropy"),  # singular: no density
-        ("q3d", "matrix", [[1, 0], [0, 1]], "nats above the entropy"),
-        ("q3d", "networks.3.4.weight", 3, "nats above the entropy"),
-    ],
-)
-def test_bad_weights_of_homework_3_are_refused(question, name, value, said):
-    status, message = judged(HW3, FILES[question], 0, weights=replaced(question, name, value))
-    assert status == "wrong" and re.search(said, message), message
-
-
-def test_weights_of_homework_3_are_needed_and_have_their_shapes():
-    for question, name in ("q2c", "decoder.0.bias"), ("q3d", "shift"):
-        assert judged(HW3, FILES[question], 0)[0] == "missing"
-        weights = safetensors.numpy.load(weights_of(HW3, FILES[question]))
-        weights[name] = weights[name][:1]
-        status, message = judged(HW3, FILES[question], 0, weights=safetensors.numpy.save(weights))
-        assert status == "wrong" and "shape" in message
 
 
 def test_optima_of_the_hidden_checks_of_homework_3_hold():
@@ -561,7 +524,7 @@ def test_references_of_the_flows_of_homework_3_hold():
     """The locked RealNVP of q3d and the coupling of q3a against autograd."""
     hidden, names = module(HW3 / "hidden.py"), shared_names(HW3)
     flow = names["RealNVP"]().double()
-    weights = safetensors.numpy.load(weights_of(HW3, FILES["q3d"]))
+    weights = safetensors.numpy.load(weights_of(HW3, of_the_file(HW3, "q3d")))
     flow.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
     y, truth = names["read_sensor"](500, 7)
     with torch.no_grad():
@@ -636,6 +599,65 @@ def test_a_test_of_independence_accuses_nobody_and_sees_what_it_should():
     for wrong in (np.sort(z, axis=0), mirrored, mirrored[np.r_[:2000, 3999:1999:-1]], walk):
         with pytest.raises(hidden.Wrong):
             hidden.independent(wrong, "draws")
+
+
+# ---- weights of homeworks 3 and 4 --------------------------------------------------------------------------
+
+
+def of_the_file(homework, name):
+    """Return a question that judges its file only, and calls no training."""
+    question = next(one for one in questions(homework) if one.id == name)
+    return dataclasses.replace(
+        question, cases=lambda rng: [one for one in question.cases(rng) if not one.driver]
+    )
+
+
+@pytest.mark.parametrize(
+    ("number", "question", "name", "value", "said"),
+    [
+        (3, "q2c", "decoder.0.bias", None, "the file holds tensors named"),
+        (3, "q2c", "decoder.0.bias", np.nan, "not finite"),
+        (3, "q2c", "decoder.0.weight", 0, "nats per whole test image"),  # no code is used
+        (3, "q2c", "encoder.6.weight", 0, "nats per whole test image"),  # every image has the same code
+        (3, "q2c", "encoder.0.weight", 60000, "nats per whole test image"),
+        (3, "q3d", "shift", None, "the file holds tensors named"),
+        (3, "q3d", "networks.3.2.bias", np.inf, "not finite"),
+        (3, "q3d", "matrix", 0, "nats above the entropy"),  # singular: no density
+        (3, "q3d", "matrix", [[1, 0], [0, 1]], "nats above the entropy"),
+        (3, "q3d", "networks.3.4.weight", 3, "nats above the entropy"),
+        (4, "q1d", "first", None, "the file holds tensors named"),
+        (4, "q1d", "second.0.weight", np.nan, "not finite"),
+        (4, "q1d", "second.0.weight", 0, "nats above the entropy"),  # x_2 does not know x_1
+        (4, "q1d", "first", 0, "nats above the entropy"),
+        (4, "q2f", "decoder.bias", None, "the file holds tensors named"),
+        (4, "q2f", "encoder.0.bias", np.inf, "not finite"),
+        (4, "q2f", "decoder.weight", 0, "nats per pair"),  # no code is used
+        (4, "q2f", "network.layers.2.bias", 0, "nats per pair"),
+        (4, "q2f", "network.layers.0.weight", 0, "nats per pair"),  # dimensions of the code hear nobody
+    ],
+)
+def test_bad_weights_of_later_homeworks_are_refused(number, question, name, value, said):
+    homework = ROOT / f"homeworks/homework{number}"
+    question = of_the_file(homework, question)
+    weights = safetensors.numpy.load(weights_of(homework, question))
+    weights[name] = weights[name] * 0 + np.asarray(value, weights[name].dtype) if value is not None else None
+    spoilt = safetensors.numpy.save({name: one for name, one in weights.items() if one is not None})
+    status, message = judged(homework, question, 0, weights=spoilt)
+    assert status == "wrong" and re.search(said, message), message
+
+
+@pytest.mark.parametrize(
+    ("number", "question", "name"),
+    [(3, "q2c", "decoder.0.bias"), (3, "q3d", "shift"), (4, "q1d", "first"), (4, "q2f", "decoder.bias")],
+)
+def test_weights_of_later_homeworks_are_needed_and_have_their_shapes(number, question, name):
+    homework = ROOT / f"homeworks/homework{number}"
+    question = of_the_file(homework, question)
+    assert judged(homework, question, 0)[0] == "missing"
+    weights = safetensors.numpy.load(weights_of(homework, question))
+    weights[name] = weights[name][:1]
+    status, message = judged(homework, question, 0, weights=safetensors.numpy.save(weights))
+    assert status == "wrong" and "shape" in message
 
 
 # ---- homework 5 --------------------------------------------------------------------------------------------
@@ -892,51 +914,6 @@ def test_fixed_counts_of_homework_5_have_the_smaller_variance():
 HW4 = ROOT / "homeworks/homework4"
 
 
-def of_the_file(question):
-    """Return a question that judges its file only, and calls no training."""
-    return dataclasses.replace(
-        question, cases=lambda rng: [one for one in question.cases(rng) if not one.driver]
-    )
-
-
-FILES4 = {question.id: of_the_file(question) for question in questions(HW4) if question.weights}
-
-
-def replaced4(question, name, value):
-    """Return the bytes of a reference file of homework 4 with one tensor replaced, or left out (None)."""
-    weights = safetensors.numpy.load(weights_of(HW4, FILES4[question]))
-    weights[name] = weights[name] * 0 + np.asarray(value, weights[name].dtype) if value is not None else None
-    return safetensors.numpy.save({name: one for name, one in weights.items() if one is not None})
-
-
-@pytest.mark.parametrize(
-    ("question", "name", "value", "said"),
-    [
-        ("q1d", "first", None, "the file holds tensors named"),
-        ("q1d", "second.0.weight", np.nan, "not finite"),
-        ("q1d", "second.0.weight", 0, "nats above the entropy"),  # x_2 does not know x_1
-        ("q1d", "first", 0, "nats above the entropy"),
-        ("q2f", "decoder.bias", None, "the file holds tensors named"),
-        ("q2f", "encoder.0.bias", np.inf, "not finite"),
-        ("q2f", "decoder.weight", 0, "nats per pair"),  # no code is used
-        ("q2f", "network.layers.2.bias", 0, "nats per pair"),
-        ("q2f", "network.layers.0.weight", 0, "nats per pair"),  # dimensions of the code hear nobody
-    ],
-)
-def test_bad_weights_of_homework_4_are_refused(question, name, value, said):
-    status, message = judged(HW4, FILES4[question], 0, weights=replaced4(question, name, value))
-    assert status == "wrong" and re.search(said, message), message
-
-
-def test_weights_of_homework_4_are_needed_and_have_their_shapes():
-    for question, name in ("q1d", "first"), ("q2f", "decoder.bias"):
-        assert judged(HW4, FILES4[question], 0)[0] == "missing"
-        weights = safetensors.numpy.load(weights_of(HW4, FILES4[question]))
-        weights[name] = weights[name][:1]
-        status, message = judged(HW4, FILES4[question], 0, weights=safetensors.numpy.save(weights))
-        assert status == "wrong" and "shape" in message
-
-
 def test_laws_of_the_hidden_checks_of_homework_4_hold():
     """The CDF of q1a by quadrature, the two integrals of q2e, the combination of q2d."""
     hidden = module(HW4 / "hidden.py")
@@ -986,7 +963,7 @@ def test_laws_of_the_hidden_checks_of_homework_4_hold():
 
 def test_models_of_the_hidden_checks_of_homework_4_are_the_locked_ones():
     hidden, names = module(HW4 / "hidden.py"), shared_names(HW4)
-    weights = safetensors.numpy.load(weights_of(HW4, FILES4["q1d"]))
+    weights = safetensors.numpy.load(weights_of(HW4, of_the_file(HW4, "q1d")))
     ours, locked = hidden.MoonNetwork().double(), names["MoonNetwork"]()
     hidden.read_into(ours, weights)
     locked.load_state_dict({name: torch.from_numpy(value).float() for name, value in weights.items()})
@@ -995,7 +972,7 @@ def test_models_of_the_hidden_checks_of_homework_4_are_the_locked_ones():
         assert torch.allclose(
             ours.log_prob(x.double()).exp(), names["plain_density"](locked, x), rtol=1e-3, atol=1e-6
         )
-    weights = safetensors.numpy.load(weights_of(HW4, FILES4["q2f"]))
+    weights = safetensors.numpy.load(weights_of(HW4, of_the_file(HW4, "q2f")))
     ours, locked = hidden.PairVAE(), names["new_model"]()
     hidden.read_into(ours, weights)
     locked.load_state_dict({name: torch.from_numpy(value).float() for name, value in weights.items()})
@@ -1015,11 +992,11 @@ def test_the_test_of_draws_of_homework_4_accuses_nobody_and_sees_what_it_should(
     hidden = module(HW4 / "hidden.py")
     for seed in range(200):
         rng = np.random.default_rng(seed)
-        hidden.standard_normal(rng.normal(size=(rng.integers(300, 4000), rng.integers(1, 7))), "draws")
+        hidden.standard_draws(rng.normal(size=(rng.integers(300, 4000), rng.integers(1, 7))), "draws")
     white = np.random.default_rng(0).normal(size=(4000, 2))
     mirrored = np.concatenate([white[:2000], -white[:2000]])
     walk = (white + np.roll(white, 1, axis=0)) / np.sqrt(2)
     uniform = np.random.default_rng(1).uniform(-np.sqrt(3), np.sqrt(3), size=(4000, 2))
     for wrong in 1.1 * white, white + 0.2, uniform, np.sort(white, axis=0), mirrored, walk:
         with pytest.raises(hidden.Wrong):
-            hidden.standard_normal(wrong, "draws")
+            hidden.standard_draws(wrong, "draws")

@@ -60,6 +60,7 @@ from scipy import stats
 from scipy.special import log_softmax, logsumexp, softmax
 
 from dgm_utils import data
+from grading.judges import CHANCE, follows_generator, seed
 from grading.questions import Case, Question, Wrong, call, match, take
 
 EXCESS = 0.02  # nats above the best histogram
@@ -75,12 +76,6 @@ PLACE = [  # as in the notebook: the step of each place of a block of 7 x 7 pixe
     [2, 18, 10, 15, 41, 28, 20],
 ]
 STEP = np.tile(PLACE, (4, 4)).flatten()
-CHANCE = 1e-9  # of accusing a right sampler
-
-
-def seed(rng: np.random.Generator) -> np.ndarray:
-    """Draw a seed for a torch generator."""
-    return np.asarray(rng.integers(1 << 31))
 
 
 def permutation(rng: np.random.Generator, size: int) -> np.ndarray:
@@ -122,14 +117,6 @@ def same_law(counts: np.ndarray, probability: np.ndarray, what: str) -> None:
         raise Wrong(
             f"{what} do not follow the model: chi-square {statistic:.0f}, {len(counts) - 1} of freedom"
         )
-
-
-def follows_generator(outputs: dict[str, np.ndarray], what: str) -> None:
-    """Raise Wrong unless equal generator states gave equal results, and other states others."""
-    if not np.array_equal(outputs["first"], outputs["again"]):
-        raise Wrong(f"the same generator state gives different {what}")
-    if np.array_equal(outputs["first"], outputs["other"]):
-        raise Wrong(f"another generator state gives the same {what}")
 
 
 # ---- q1a ---------------------------------------------------------------------------------------------------
@@ -325,7 +312,7 @@ def fit_verify(case, outputs):
     first, last, size = case.inputs["from"], case.inputs["to"], int(case.inputs["n_bins"])
     theta = take(outputs, "theta", (size,))
     history = take(outputs, "long", (1000,))
-    follows_generator(outputs, "runs")
+    follows_generator(outputs, "runs", moves_on=False)
     if "squares" in case.inputs:
         # Stationary noise of one coordinate: variance at most rate / (2 batch) / 4 = 6.25e-6; six deviations.
         if not np.abs(theta - np.bincount(first, minlength=size) / len(first)).max() <= 6 * 0.0025:
@@ -583,7 +570,7 @@ def sample_verify(case, outputs):
     """Compare counts with the joint table."""
     order, n_values = case.inputs["order"], int(case.inputs["n_values"])
     m = len(order)
-    follows_generator(outputs, "samples")
+    follows_generator(outputs, "samples", moves_on=False)
     x = take(outputs, "many", (4000, m))
     if not np.isin(x, np.arange(n_values)).all():
         raise Wrong(f"samples hold other values than 0 ... {n_values - 1}")
@@ -753,7 +740,7 @@ def complete_verify(case, outputs):
         raise Wrong("known pixels were changed")
     if fixed.all():
         return
-    follows_generator(outputs, "completions")
+    follows_generator(outputs, "completions", moves_on=False)
     states = np.array(list(itertools.product((0, 1), repeat=int((~fixed).sum()))))
     full = np.repeat(given[:1].astype(np.float64), len(states), 0)
     full[:, ~fixed] = states

@@ -125,17 +125,21 @@ from scipy.special import logsumexp, softmax
 from torch.nn import functional as F
 
 from dgm_utils import data, nets
+from grading.judges import (
+    CHANCE,
+    UNCHANGED,
+    follows_generator,
+    independent,
+    read_into,
+    same_type,
+    seed,
+    standard_normal,
+)
 from grading.questions import Case, Question, Wrong, match, take
 
 VAE_THRESHOLD = 140.0  # nats per whole test image
 FLOW_THRESHOLD = 0.12  # nats above the entropy
 CODE, SIDE = 20, 14  # dimensions of the code of task 2, and of the blind block
-CHANCE = 1e-9  # of accusing a right sampler
-
-
-def seed(rng: np.random.Generator) -> np.ndarray:
-    """Draw a seed for a torch generator."""
-    return np.asarray(rng.integers(1 << 31))
 
 
 def loose(array: np.ndarray, single: float = 1e-4) -> dict[str, float]:
@@ -161,54 +165,12 @@ def roots(rng: np.random.Generator, count: int, size: int, spread: float) -> np.
     return (below + np.eye(size)) * diagonal[:, None]
 
 
-def standard_normal(white: np.ndarray, what: str) -> None:
-    """Raise Wrong unless the rows of white (n, d) look like independent draws of N(0, I)."""
-    n, d = white.shape
-    square, mean, second = (white**2).sum(), white.mean(0), white.T @ white / n
-    tail = CHANCE / 2
-    if not stats.chi2.isf(1 - tail, n * d) <= square <= stats.chi2.isf(tail, n * d):
-        raise Wrong(f"{what}: the spread is {math.sqrt(square / (n * d)):.3f} times what it has to be")
-    if not n * (mean**2).sum() <= stats.chi2.isf(CHANCE, d):
-        raise Wrong(f"{what}: the mean is wrong")
-    off = np.triu(second, 1)
-    distance = n * ((off**2).sum() + ((second.diagonal() - 1) ** 2).sum() / 2)
-    if not distance <= 2 * stats.chi2.isf(CHANCE, d * (d + 1) / 2):
-        raise Wrong(f"{what}: variances or correlations are wrong")
-    for coordinate in white.T:
-        if not stats.kstest(coordinate, "norm").pvalue >= CHANCE:
-            raise Wrong(f"{what}: the law is not normal")
-
-
-def same_type(outputs: dict[str, np.ndarray], like: np.ndarray, *names: str) -> None:
-    """Raise Wrong unless the outputs have the type of numbers that the task was given."""
-    for name in names:
-        if name in outputs and outputs[name].dtype != like.dtype:
-            raise Wrong(f"numbers of type {like.dtype} were given, and {outputs[name].dtype} came back")
-
-
-def follows_generator(outputs: dict[str, np.ndarray], what: str) -> None:
-    """Raise Wrong unless equal states gave equal results, other states others, and the state moved on."""
-    if not np.array_equal(outputs["first"], outputs["again"]):
-        raise Wrong(f"the same generator state gives different {what}")
-    if np.array_equal(outputs["first"], outputs["other"]):
-        raise Wrong(f"another generator state gives the same {what}")
-    if np.array_equal(outputs["first"], outputs["next"]):
-        raise Wrong(f"two calls from one generator give the same {what}: its state does not move on")
-
-
 def near_mean(draws: np.ndarray, expected: np.ndarray, what: str) -> None:
     """Raise Wrong unless the mean of draws (n, ...) is the expected value, to 7 standard errors."""
     error = draws.std(0) / math.sqrt(len(draws)) + 1e-9 * (1 + np.abs(expected))
     if not (np.abs(draws.mean(0) - expected) <= 7 * error).all():
         raise Wrong(f"{what} is not the gradient of the expectation")
 
-
-UNCHANGED = """
-def _unchanged(_given, _before):
-    for _one, _other in zip(_given, _before):
-        if not _one.detach().equal(_other) and not (_one.isnan() & _other.isnan() | (_one == _other)).all():
-            raise ValueError("an argument was changed")
-"""
 
 # Also the inputs as tensors, and a list in which layers note their calls.
 COUNTED = (
@@ -299,7 +261,7 @@ def code_verify(case, outputs):
     if case.driver == KL:
         follows_generator(outputs, "codes")
         take(outputs, "first", mean.shape)
-        same_type(outputs, case.inputs["mean"], "first", "kl")
+        same_type(outputs, case.inputs["mean"].dtype, "first", "kl")
         log_root = np.log(np.diagonal(root, axis1=1, axis2=2)).sum(1)
         expected = ((mean**2).sum(1) + spread - mean.shape[1]) / 2 + log_root
         close = loose(case.inputs["mean"])
@@ -562,7 +524,7 @@ def seen_verify(case, outputs):
     flat = np.concatenate([x, seen], 1)
     mean, log_precision = flat @ one["up"].T, flat @ one["precision"].T + one["offset"]
     follows_generator(outputs, "codes")
-    same_type(outputs, case.inputs["x"], "reconstruction", "kl")
+    same_type(outputs, case.inputs["x"].dtype, "reconstruction", "kl")
     z = take(outputs, "first", mean.shape)
     deviation = np.exp(-log_precision / 2)
     noise = (z - mean) / deviation
@@ -630,7 +592,7 @@ def walk_verify(case, outputs):
     way = take(outputs, "0", (steps, *start.shape))
     if not max(np.abs(way[0] - start).max(), np.abs(way[-1] - end).max()) <= 1e-5:
         raise Wrong("the way does not go from start to end")
-    same_type(outputs, start, "0")
+    same_type(outputs, start.dtype, "0")
     if not np.array_equal(outputs["0"], outputs["again"]):
         raise Wrong("the same call twice gives two ways")
     alone, turned = take(outputs, "alone", way[:, :1].shape), take(outputs, "turned", way.shape)
@@ -654,17 +616,6 @@ def test_images() -> torch.Tensor:
     return data.load_images("mnist").test.images
 
 
-def read_into(module: torch.nn.Module, weights: dict[str, np.ndarray], dtype: torch.dtype) -> None:
-    """Fill a module with the arrays of a file, or raise Wrong."""
-    own = module.state_dict()
-    if set(weights) != set(own):
-        raise Wrong(
-            f"the file holds tensors named {sorted(weights)[:9]}, the locked cell writes {sorted(own)}"
-        )
-    arrays = {name: take(weights, name, tuple(value.shape)) for name, value in own.items()}
-    module.to(dtype).load_state_dict({name: torch.from_numpy(value) for name, value in arrays.items()})
-
-
 def vae_cases(rng):
     """One draw of the test images; the file alone is judged, so nothing runs in the sandbox."""
     return [Case("", {"seed": seed(rng)}, "test images, new blind blocks, a new binarisation")]
@@ -679,7 +630,7 @@ def vae_verify(case, outputs, weights):
             "decoder": nets.conv_decoder(CODE, width=16),
         }
     )
-    read_into(networks, weights, torch.float32)
+    read_into(networks, weights)
     rng = np.random.default_rng(int(case.inputs["seed"]))
     images = test_images()
     corner = rng.integers(28, size=(2, len(images), 1))
@@ -813,7 +764,7 @@ def coupling_verify(case, outputs):
     r, t, rest = coupling_numbers(one, one["x"])
     along = one["x"] @ one["basis"]
     log_scale = math.log(2) - np.logaddexp(0, -r)
-    same_type(outputs, case.inputs["x"], "z", "log_det", "back")
+    same_type(outputs, case.inputs["x"].dtype, "z", "log_det", "back")
     match(outputs, "log_det", log_scale.sum(1), **close, what="log_det")
     for name, slope in coupling_slopes(one).items():
         tolerance = (1e-3 if single else 1e-6) * (1 + np.abs(slope).max())
@@ -911,7 +862,7 @@ def density_verify(case, outputs):
         joint.append(logit - logsumexp(one["logits"]) + normal)
     joint = np.stack(joint, 1)
     close = loose(case.inputs["x"])
-    same_type(outputs, case.inputs["x"], "log_p", "shares")
+    same_type(outputs, case.inputs["x"].dtype, "log_p", "shares")
     match(outputs, "log_p", total + logsumexp(joint, axis=1), **close, what="log p")
     shares = softmax(joint, axis=1)
     found = take(outputs, "shares", shares.shape)
@@ -1006,7 +957,7 @@ def sample_verify(case, outputs):
     one = {name: value.astype(np.float64) for name, value in case.inputs.items()}
     count, m = one["means"].shape
     follows_generator(outputs, "samples")
-    same_type(outputs, case.inputs["means"], "first", "many", "single")
+    same_type(outputs, case.inputs["means"].dtype, "first", "many", "single")
     for z, part in ("many", "part"), ("single", "single_part"):
         n = 4000 if z == "many" else 400
         take(outputs, part, (n,))
@@ -1043,23 +994,6 @@ def judge_draws(one, z, part, what):
     standard_normal(white, f"{what} of all parts")
     for name, trait in ("parts", indicator), ("noise", white):
         independent(trait, f"{what}: {name}")
-
-
-def independent(trait: np.ndarray, what: str) -> None:
-    """Raise Wrong if centred traits (n, ...) drift, or neighbours, halves or mirror images are correlated.
-
-    A sum of n such products has mean 0 and variance n E[t^2]^2; 7.5 deviations are
-    beyond `CHANCE` also for the heavier tail of products.
-    """
-    n = len(trait)
-    for column in trait.T:
-        drift = np.linspace(-1, 1, n) * math.sqrt(3)  # of mean square 1
-        partners = column[1:], column[n // 2 :], column[::-1][: n // 2]
-        products = [drift * column, *(column[: len(one)] * one for one in partners)]
-        for k, product in enumerate(products):
-            spread = math.sqrt((column**2).mean()) if k == 0 else (column**2).mean()
-            if not abs(product.sum()) <= 7.5 * spread * math.sqrt(len(product)):
-                raise Wrong(f"{what} of one point depend on those of others, or on its place in the order")
 
 
 # ---- q3d ---------------------------------------------------------------------------------------------------

@@ -113,20 +113,23 @@ from scipy.special import logsumexp, ndtr
 from torch.nn import functional as F
 
 from dgm_utils import data, nets
+from grading.judges import (
+    UNCHANGED,
+    follows_generator,
+    independent,
+    read_into,
+    same_type,
+    seed,
+    standard_normal,
+)
 from grading.questions import Case, Question, Wrong, match, take
 
 GAUGE_THRESHOLD = 0.05  # nats above the entropy
 PAIRS_THRESHOLD = 86.0  # nats per pair of digits
 ANOTHER_GAUGE = 1.0  # nats above the entropy
 ANOTHER_PAIRS = 150.0  # nats per image
-CHANCE = 1e-9  # of accusing a right sampler
 GROUP = np.array([3, 0, 5, 1, 7, 2, 6, 4, 0, 4, 2, 6, 1, 7, 3, 5])  # of q2f
 FLIP, REACH, PIECES = 0.1, 4, 4
-
-
-def seed(rng: np.random.Generator) -> np.ndarray:
-    """Draw a seed for a torch generator."""
-    return np.asarray(rng.integers(1 << 31))
 
 
 def loose(array: np.ndarray) -> dict[str, float]:
@@ -134,47 +137,13 @@ def loose(array: np.ndarray) -> dict[str, float]:
     return {"rtol": 1e-4, "atol": 1e-4} if array.dtype == np.float32 else {"rtol": 1e-5, "atol": 1e-5}
 
 
-def same_type(outputs: dict[str, np.ndarray], dtype: np.dtype, *names: str) -> None:
-    """Raise Wrong unless the outputs have the type of numbers that the task asks for."""
-    for name in names:
-        if name in outputs and outputs[name].dtype != dtype:
-            raise Wrong(f"numbers of type {dtype} were asked for, and {outputs[name].dtype} came back")
+WITH_TORCH = "import torch\n" + UNCHANGED  # begins the drivers
 
 
-def follows_generator(outputs: dict[str, np.ndarray], what: str) -> None:
-    """Raise Wrong unless equal states gave equal results, other states others, and the state moved on."""
-    if not np.array_equal(outputs["first"], outputs["again"]):
-        raise Wrong(f"the same generator state gives different {what}")
-    if np.array_equal(outputs["first"], outputs["other"]):
-        raise Wrong(f"another generator state gives the same {what}")
-    if np.array_equal(outputs["first"], outputs["next"]):
-        raise Wrong(f"two calls from one generator give the same {what}: its state does not move on")
-
-
-def standard_normal(white: np.ndarray, what: str) -> None:
-    """Raise Wrong unless the rows of white (n, d) look like independent draws of N(0, I).
-
-    The sum of squares, the mean, the covariance, each coordinate's law; and products of neighbours, whose
-    sum has mean 0 and variance n: 7.5 deviations are beyond `CHANCE` also for the heavier tail of products.
-    """
-    n, d = white.shape
-    square, mean, second = (white**2).sum(), white.mean(0), white.T @ white / n
-    tail = CHANCE / 2
-    if not stats.chi2.isf(1 - tail, n * d) <= square <= stats.chi2.isf(tail, n * d):
-        raise Wrong(f"{what}: the spread is {math.sqrt(square / (n * d)):.3f} times what it has to be")
-    if not n * (mean**2).sum() <= stats.chi2.isf(CHANCE, d):
-        raise Wrong(f"{what}: the mean is wrong")
-    off = np.triu(second, 1)
-    distance = n * ((off**2).sum() + ((second.diagonal() - 1) ** 2).sum() / 2)
-    if not distance <= 2 * stats.chi2.isf(CHANCE, d * (d + 1) / 2):
-        raise Wrong(f"{what}: variances or correlations are wrong")
-    for column in white.T:
-        if not stats.kstest(column, "norm").pvalue >= CHANCE:
-            raise Wrong(f"{what}: the law is not the right one")
-        for partner in (column[1:], column[n // 2 :], column[::-1][: n // 2]):
-            product = column[: len(partner)] * partner
-            if not abs(product.sum()) <= 7.5 * (column**2).mean() * math.sqrt(len(product)):
-                raise Wrong(f"{what}: one draw depends on others")
+def standard_draws(white: np.ndarray, what: str) -> None:
+    """Raise Wrong unless the rows of white (n, d) look like independent draws of N(0, I)."""
+    standard_normal(white, what)
+    independent(white, what)
 
 
 def near(outputs: dict[str, np.ndarray], name: str, slope: np.ndarray, tolerance: float, what: str) -> None:
@@ -184,19 +153,10 @@ def near(outputs: dict[str, np.ndarray], name: str, slope: np.ndarray, tolerance
         raise Wrong(f"the gradient {what} is wrong")
 
 
-UNCHANGED = """
-import torch
-def _unchanged(_given, _before):
-    for _one, _other in zip(_given, _before):
-        if not _one.detach().equal(_other):
-            raise ValueError("an argument was changed")
-"""
-
-
 # ---- q1a ---------------------------------------------------------------------------------------------------
 
 MIXTURE = (
-    UNCHANGED
+    WITH_TORCH
     + """
 _names = ("x", "logits", "means", "log_left", "log_right")
 _leaves = [torch.from_numpy(inputs[_name].copy()).requires_grad_() for _name in _names]
@@ -292,7 +252,7 @@ def mixture_verify(case, outputs):
 # ---- q1b ---------------------------------------------------------------------------------------------------
 
 SOLVE = (
-    UNCHANGED
+    WITH_TORCH
     + """
 _one = {_name: torch.from_numpy(_value.copy()) for _name, _value in inputs.items()}
 _calls = torch.zeros(len(_one["low"]))
@@ -364,7 +324,7 @@ def solve_verify(case, outputs):
 # ---- q1c ---------------------------------------------------------------------------------------------------
 
 GRAPH = (
-    UNCHANGED
+    WITH_TORCH
     + """
 _parents = [tuple(int(_k) for _k in _row if _k >= 0) for _row in inputs["parents"]]
 class _Network(torch.nn.Module):
@@ -507,17 +467,6 @@ def graph_verify(case, outputs):
 # ---- q1d ---------------------------------------------------------------------------------------------------
 
 
-def read_into(module: torch.nn.Module, weights: dict[str, np.ndarray]) -> None:
-    """Fill a module with the arrays of a file, or raise Wrong."""
-    own = module.state_dict()
-    if set(weights) != set(own):
-        raise Wrong(
-            f"the file holds tensors named {sorted(weights)[:9]}, the locked cell writes {sorted(own)}"
-        )
-    arrays = {name: take(weights, name, tuple(value.shape)) for name, value in own.items()}
-    module.load_state_dict({name: torch.from_numpy(value) for name, value in arrays.items()})
-
-
 class MoonNetwork(torch.nn.Module):
     """The locked network of q1d."""
 
@@ -534,7 +483,7 @@ class MoonNetwork(torch.nn.Module):
 
 
 TRAIN_GAUGE = (
-    UNCHANGED
+    WITH_TORCH
     + """
 _readings, _stop = (torch.from_numpy(inputs[_name].copy()) for _name in ("readings", "stop"))
 _given = [_readings.clone(), _stop.clone()]
@@ -589,7 +538,7 @@ def gauge_verify(case, outputs, weights):
 # ---- q2a ---------------------------------------------------------------------------------------------------
 
 MASKS = (
-    UNCHANGED
+    WITH_TORCH
     + """
 _group = torch.from_numpy(inputs["group"].copy())
 _windows = [torch.from_numpy(inputs[f"windows{_k}"].copy()) for _k in range(inputs["layers"].item())]
@@ -653,7 +602,7 @@ def masks_verify(case, outputs):
 # ---- q2b ---------------------------------------------------------------------------------------------------
 
 PRIOR = (
-    UNCHANGED
+    WITH_TORCH
     + """
 _outputs, _z = (torch.from_numpy(inputs[_name].copy()) for _name in ("outputs", "z"))
 _given = [_outputs.clone().requires_grad_(), _z.clone().requires_grad_()]
@@ -665,7 +614,7 @@ if _outputs.isfinite().all():
 """
 )
 DRAWN = (
-    UNCHANGED
+    WITH_TORCH
     + """
 _names = ("mean", "factor", "A", "B", "c")
 _leaf = {_name: torch.from_numpy(inputs[_name].copy()).requires_grad_() for _name in _names}
@@ -758,7 +707,7 @@ def prior_verify(case, outputs):
     z = torch.from_numpy(take(outputs, "first", case.inputs["mean"].shape))
     noise = torch.einsum("bji,bj->bi", one["factor"], z - one["mean"])
     if len(z) > 100:
-        standard_normal(noise.numpy(), "codes")
+        standard_draws(noise.numpy(), "codes")
     for value in one.values():
         value.requires_grad_()
     z = one["mean"] + torch.einsum("bji,bj->bi", torch.linalg.inv(one["factor"]), noise)
@@ -779,7 +728,7 @@ def prior_verify(case, outputs):
 # ---- q2c ---------------------------------------------------------------------------------------------------
 
 SAMPLE = (
-    UNCHANGED
+    WITH_TORCH
     + """
 _one = {_name: torch.from_numpy(_value.copy()) for _name, _value in inputs.items()}
 _earlier, _calls = (_one["group"][:, None] > _one["group"]).float(), []
@@ -841,13 +790,13 @@ def sample_verify(case, outputs):
             mean = np.concatenate([np.zeros((n, 1)), given[:, C : 2 * C]], 1)
             rate = np.exp(np.concatenate([np.zeros((n, 1)), given[:, 2 * C :]], 1) / 2)
             u[:, i] = (weights * ndtr((z[:, i : i + 1] - mean) * rate)).sum(1)
-        standard_normal(stats.norm.ppf(u.clip(1e-15, 1 - 1e-15)), what)
+        standard_draws(stats.norm.ppf(u.clip(1e-15, 1 - 1e-15)), what)
 
 
 # ---- q2d ---------------------------------------------------------------------------------------------------
 
 JACKKNIFE = (
-    UNCHANGED
+    WITH_TORCH
     + """
 _log_w = torch.from_numpy(inputs["log_w"].copy())
 _given = _log_w.clone()
@@ -897,7 +846,7 @@ def jackknife_verify(case, outputs):
 # ---- q2e ---------------------------------------------------------------------------------------------------
 
 PAIR = (
-    UNCHANGED
+    WITH_TORCH
     + """
 _z = torch.from_numpy(inputs["z"].copy())
 _given = _z.clone()
@@ -1004,7 +953,7 @@ def test_pairs(rng: np.random.Generator, n: int) -> torch.Tensor:
 
 
 TRAIN_PAIRS = (
-    UNCHANGED
+    WITH_TORCH
     + """
 _noisy = torch.from_numpy(inputs["noisy"].copy())
 _given = _noisy.clone()
