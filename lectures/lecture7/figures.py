@@ -380,17 +380,21 @@ def noise_against_k() -> Figure:
     """Draw signal-to-noise of three gradients against K, and what the theorem predicts."""
     figure, axes = canvas(SLIDE_WIDTH * 0.54, 225)
     looks = {"decoder": (GREEN, "o"), "doubly": (PURPLE, "s"), "encoder": (RED, "^")}
-    labels = {"decoder": "decoder", "doubly": "encoder, doubly reparametrised", "encoder": "encoder, plain"}
+    labels = {
+        "decoder": (1, 34, "decoder"),
+        "doubly": (1, 11, "encoder, doubly reparametrised"),
+        "encoder": (6, 0.016, "encoder, plain"),
+    }
     for name, (colour, marker) in looks.items():
-        axes.plot(COUNTS, signal_to_noise()[name], marker + "-", color=colour, label=labels[name])
+        axes.plot(COUNTS, signal_to_noise()[name], marker + "-", color=colour)
+        axes.text(*labels[name], color=colour, fontsize=16)
     for values in predicted().values():
         axes.plot(COUNTS, values, ":", color=INK, linewidth=1.6)
     axes.set(xscale="log", yscale="log", xlabel="$K$", title="signal-to-noise of one gradient")
     log_ticks(axes.xaxis, *COUNTS)
     log_ticks(axes.yaxis, 0.01, 0.1, 1, 10)
-    axes.set(ylim=(0.004, 200_000))
+    axes.set(ylim=(0.006, 90))
     large_ticks(axes)
-    axes.legend(loc="upper left")
     return figure
 
 
@@ -470,7 +474,7 @@ def samples() -> Figure:
         rows[name] = stored[f"samples_{key}"].reshape(-1, 28, 28) / 255
     for name, key in (("uniform", "uniform"), ("learned", "learned")):
         rows[name] = stored[f"samples_{key}"].reshape(-1, 8, 8) / 15
-    return digits(rows, SLIDE_WIDTH * 0.51, 205, levels=9)
+    return digits(rows, SLIDE_WIDTH, 300, levels=9)
 
 
 # --- Costs --------------------------------------------------------------------------------------------------

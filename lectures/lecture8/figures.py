@@ -446,7 +446,7 @@ def linear_point(beta: float) -> tuple[float, float, int]:
 @figure
 def rate_distortion() -> Figure:
     """Draw the rate-distortion curve of the linear VAE on MNIST with its slopes, and the water levels."""
-    figure, (left, right) = canvas(SLIDE_WIDTH, 195, columns=2)
+    figure, (left, right) = canvas(SLIDE_WIDTH, 225, columns=2)
     betas = np.geomspace(0.3, 200, 300)
     rate, distortion, _ = np.array([linear_point(beta) for beta in betas]).T
     lowest = linear_point(1)[1]
@@ -461,7 +461,7 @@ def rate_distortion() -> Figure:
             linewidth=1.8,
         )
         left.plot(r, d - lowest, "o", color=RED, markersize=7)
-        left.text(r + 1.5, d - lowest + 8, f"$\\beta={beta:g}$", color=RED, va="bottom", fontsize=14)
+        left.text(r + 1.5, d - lowest + 8, f"$\\beta={beta:g}$", color=RED, va="bottom", fontsize=17)
     left.set(
         title="distortion less that at $\\beta=1$, nats", xlabel="rate, nats", xlim=(0, 128), ylim=(-60, 480)
     )
@@ -470,7 +470,7 @@ def rate_distortion() -> Figure:
     right.bar(index, variances[:UNITS], 0.8, color=SKY, bottom=0.005)
     for beta in PRINTED_BETAS:
         right.axhline(beta * noise, color=RED, linewidth=1.6)
-        right.text(52, beta * noise * 1.1, f"$\\beta={beta}$", color=RED, va="bottom")
+        right.text(52, beta * noise * 1.1, f"$\\beta={beta}$", color=RED, va="bottom", fontsize=17)
     right.set(
         yscale="log",
         title="variances $v_j$, water levels $\\beta\\sigma^2$",
@@ -499,7 +499,7 @@ def traversals() -> Figure:
         for line, row in zip(axes, images, strict=True):
             for panel, image in zip(line[start : start + columns], row, strict=True):
                 paint(panel, image, levels=5)
-        axes[0][start + columns // 2].set_title(f"$\\beta={beta}$")
+        axes[0][start + columns // 2].set_title(f"$\\beta={beta}$", fontsize=20)
     for line in axes:
         line[columns].set_visible(False)
     return figure
