@@ -304,11 +304,222 @@ WRONG = {
         (".sum()", ".mean()"),
         (".sum()", ""),
     ],
+    # ---- seminar 9
+    "my_gap": [
+        ("dim=0", "dim=1"),
+        (" / entropy", ""),
+        ("first - second", "second - first"),
+        (".mean()", ".sum()"),
+        (".mean()", ""),
+        (".mean()", ".mean() * len(entropy) / 4"),
+        ("(first - second) / entropy", "(first - second) / first"),
+        ("((first - second) / entropy).mean()", "(first - second).sum() / entropy.sum()"),
+        ("first, second = information", "first, _, second, *_ = information"),
+        ("information.sort(dim=0, descending=True).values[:2]", "information[:2]"),
+        ("((first - second) / entropy).mean()", "first.new_tensor(0.25)"),
+    ],
+    "my_dip_penalty": [
+        ("correction=0", "correction=1"),
+        ("std**2", "std"),
+        ("torch.diag((std**2).mean(dim=0))", "(std**2).mean()"),
+        ("torch.diag((std**2).mean(dim=0))", "(std**2).mean(dim=0)"),
+        ("covariance + torch.diag", "covariance - torch.diag"),
+        ('kind == "II"', 'kind == "I"'),
+        ('kind == "II"', "True"),
+        ('kind == "II"', "False"),
+        ("variance - 1", "variance + 1"),
+        (" - (variance**2).sum()", ""),
+        ("off * others", "off * others / 2"),
+        ("off * others", "off * others / 12"),
+        ("off * others + diagonal", "diagonal * others + off"),
+        ("+ diagonal *", "- diagonal *"),
+        ("mean.T", "mean"),
+        ("(std**2).mean(dim=0)", "(std**2).sum(dim=0) / 40"),
+        ("torch.cov(mean.T, correction=0)", "mean.T @ mean / len(mean)"),
+        ("(std**2)", "(std.detach() ** 2)"),
+        ("covariance.diagonal()", "covariance.diagonal().detach()"),
+        ("torch.cov(mean.T", 'torch.cov((mean.detach() if kind == "I" else mean).T'),
+        ("torch.cov(mean.T", "torch.cov((mean - mean.mean(dim=0).detach()).detach().T"),
+    ],
+    "my_value": [
+        ("width * parts.sum()", "-1.3862943611 + 0 * parts.sum()"),
+        ("width * parts.sum()", "parts.mean()"),
+        ("width * parts.sum()", "0.01 * parts.sum()"),
+        ("width * parts.sum()", "width * parts.sum() / 2"),
+        ("width * parts.sum()", "width * parts.sum() / math.log(2)"),
+        ("width * parts.sum()", "(width * parts.sum() + math.log(4)) / 2"),
+        ("width * parts.sum()", "-width * parts.sum()"),
+        ("- torch.xlogy(pi + p, pi + p)", "+ torch.xlogy(pi + p, pi + p)"),
+        (" + torch.xlogy(p, p)", ""),
+        ("torch.xlogy(pi + p, pi + p)", "torch.xlogy(pi + p, (pi + p) / 2)"),
+        ("torch.xlogy(pi, pi) + torch.xlogy(p, p)", "pi * pi.log() + p * p.log()"),
+        ("torch.xlogy(p, p)", "torch.xlogy(pi, p)"),
+        (  # 1 - D rounds to 0 where p is not
+            "torch.xlogy(pi, pi) + torch.xlogy(p, p) - torch.xlogy(pi + p, pi + p)",
+            "torch.xlogy(pi, pi / (pi + p + 1e-300)) + torch.xlogy(p, 1 - pi / (pi + p + 1e-300))",
+        ),
+    ],
+    "my_generator_losses": [
+        ("-F.softplus(fake).mean()", "F.softplus(fake).mean()"),
+        ("F.softplus(-fake).mean()", "-F.softplus(-fake).mean()"),
+        ("F.softplus(-fake).mean()", "F.softplus(fake).mean()"),
+        ("-F.softplus(fake).mean(), F", "F.softplus(-fake).mean(), -F"),
+        ("F.softplus(-fake).mean()", "-torch.log(torch.sigmoid(fake)).mean()"),
+        ("F.softplus(-fake).mean()", "-torch.log(torch.sigmoid(fake) + 1e-8).mean()"),
+        ("-F.softplus(fake).mean()", "torch.log(1 - torch.sigmoid(fake)).mean()"),
+        ("F.softplus(-fake).mean()", "F.softplus(-fake).sum()"),
+        ("F.softplus(-fake).mean()", "F.softplus(-fake).detach().mean()"),
+        ("F.softplus(-fake).mean()", "F.softplus(-fake).mean() / 0.6931"),
+        ("F.softplus(-fake).mean()", "F.relu(-fake).mean()"),
+        (
+            "-F.softplus(fake).mean(), F.softplus(-fake).mean()",
+            "fake.new_tensor(-0.693147), fake.new_tensor(0.693147)",
+        ),
+    ],
+    # ---- seminar 10
+    "my_w1": [
+        ("x.sort().values - y.sort().values", "x - y"),
+        (".abs()", ""),
+        (".mean()", ".sum()"),
+        ("(x.sort().values - y.sort().values).abs().mean()", "(x.mean() - y.mean()).abs()"),
+        ("(x.sort().values - y.sort().values).abs().mean()", "torch.tensor(1.5)"),
+        (".abs().mean()", ".square().mean().sqrt()"),
+        (".mean()", ".sum() / 40"),
+    ],
+    "my_lower_bound": [
+        ("critic(x).mean() - critic(y).mean()", "critic(y).mean() - critic(x).mean()"),
+        (" / steepest", ""),
+        (" / steepest", " * steepest"),
+        (".where(apart > 0, torch.inf)", ""),
+        (".max()", ".mean()"),
+        ("(critic(x).mean() - critic(y).mean()) / steepest", "torch.tensor(0.0)"),
+        ("(critic(x).mean() - critic(y).mean())", "(critic(x).mean() - critic(y).mean()).abs()"),
+        ("torch.cdist(points, points,", "torch.cdist(points, points, p=1,"),
+        (  # only pairs of one x and one y
+            "steepest = (rise / apart.where(apart > 0, torch.inf)).max()",
+            "steepest = (rise / apart.where(apart > 0, torch.inf))[: len(x), len(x) :].max()",
+        ),
+    ],
+    "my_critic_move": [
+        ("critic(fake).mean() - critic(real).mean()", "critic(real).mean() - critic(fake).mean()"),
+        ("return -loss.item()", "return loss.item()"),
+        ("return -loss.item()", "return 1.0"),
+        ("    optimizer.zero_grad()\n", ""),
+        ("    optimizer.step()\n", ""),
+        ("            parameter.clamp_(-c, c)", "            parameter.clamp(-c, c)"),
+        ("            parameter.clamp_(-c, c)", "            parameter.clamp_(-0.4, 0.4)"),
+        ("            parameter.clamp_(-c, c)", "            parameter.clamp_(0, c)"),
+        ("-loss.item()", "(critic(real).mean() - critic(fake).mean()).item()"),
+        ("-loss.item()", "-loss"),
+        (  # of the means instead of the mean of the scores
+            "critic(fake).mean() - critic(real).mean()",
+            "critic(fake.mean(0, keepdim=True)).mean() - critic(real.mean(0, keepdim=True)).mean()",
+        ),
+        ("in critic.parameters()", "in critic[0].parameters()"),
+        ("in critic.parameters()", "in list(critic.parameters())[-2:]"),
+        (
+            "    optimizer.step()\n",
+            "    with torch.no_grad():\n        for group in optimizer.param_groups:\n"
+            "            for p in group['params']:\n                p -= group['lr'] * p.grad\n",
+        ),
+    ],
+    # ---- seminar 11
+    "my_gradient_penalty": [
+        ("gradient.flatten(1).norm(dim=1)", "gradient.norm(dim=1)"),
+        ("gradient.flatten(1).norm(dim=1)", "gradient.norm(dim=(1, 2, 3))"),
+        ("gradient.flatten(1).norm(dim=1)", "gradient.norm()"),
+        ("gradient.flatten(1).norm(dim=1)", "gradient.flatten(1).square().sum(dim=1)"),
+        (", create_graph=True", ""),
+        ("norm(dim=1) - 1", "norm(dim=1)"),
+        ("norm(dim=1) - 1", "norm(dim=1) + 1"),
+        ("norm(dim=1) - 1)", "norm(dim=1) - 1).clamp(min=0)"),
+        ("- 1) ** 2)", "- 1).abs())"),
+        (".mean()", ".sum()"),
+        (
+            "torch.rand(len(real), *[1] * (real.ndim - 1)).to(real)",
+            "torch.rand((), dtype=real.dtype)",
+        ),
+        ("torch.rand(len(real), *[1] * (real.ndim - 1)).to(real)", "torch.rand_like(real)"),
+        (
+            "torch.rand(len(real), *[1] * (real.ndim - 1)).to(real)",
+            "torch.linspace(0, 1, len(real)).to(real).view(-1, *[1] * (real.ndim - 1))",
+        ),
+        (
+            "torch.rand(len(real), *[1] * (real.ndim - 1))",
+            "torch.rand(len(real), *[1] * (real.ndim - 1), generator=torch.Generator().manual_seed(0))",
+        ),
+        ("(real.ndim - 1)).to(real)", "(real.ndim - 1)).to(real) ** 1.15"),
+        (".detach()", ""),
+        ("(t * real + (1 - t) * fake)", "real.clone()"),
+        ("(t * real + (1 - t) * fake)", "(t * real - (1 - t) * fake)"),
+        ("critic(between).sum()", "critic(between).mean()"),
+        ("return ((gradient.flatten(1).norm(dim=1) - 1) ** 2).mean()", "return 0 * gradient.sum()"),
+    ],
+    "my_neyman": [
+        ("1 - (-v).exp()", "-(-v).exp()"),
+        ("1 - (-v).exp()", "v"),
+        ("1 - (-v).exp()", "1 - v.exp()"),
+        ("1 - (-v).exp()", "1 + (-v).exp()"),
+        ("1 - (-v).exp()", "1 - (-torch.sigmoid(v)).exp()"),
+        ("1 - (-v).exp()", "torch.tanh(v)"),
+        ("1 - (-v).exp()", "1 - (-v.clamp(min=-8)).exp()"),
+        ("1 - (-v).exp()", "1 - (-v.clamp(-7.5, 8)).exp()"),
+        ("2 - 2 * (1 - T).sqrt()", "torch.where(T < -999, -T, 2 - 2 * (1 - T).sqrt())"),
+        ("2 - 2 * (1 - T).sqrt()", "torch.where(T > 0.9999, -7.0, 2 - 2 * (1 - T).sqrt())"),
+        ("2 - 2 * (1 - T).sqrt()", "2.0005 - 2 * (1 - T).sqrt()"),
+        ("2 - 2 * (1 - T).sqrt()", "2 - (1 - T).sqrt()"),
+        ("2 - 2 * (1 - T).sqrt()", "2 + 2 * (1 - T).sqrt()"),
+        ("2 - 2 * (1 - T).sqrt()", "-2 * (1 - T).sqrt()"),
+        ("2 - 2 * (1 - T).sqrt()", "2 - 2 * (1 - T)"),
+        ("2 - 2 * (1 - T).sqrt()", "T / (1 - T)"),
+        ("2 - 2 * (1 - T).sqrt()", "0 * T"),
+        ("return T, 2 - 2 * (1 - T).sqrt()", "return 2 - 2 * (1 - T).sqrt(), T"),
+        ("return T, 2 - 2 * (1 - T).sqrt()", "return T.detach(), (2 - 2 * (1 - T).sqrt()).detach()"),
+    ],
+    "my_frechet": [
+        ("root @ cov2 @ root", "cov1 @ cov2"),
+        ("- 2 * overlap", "- overlap"),
+        ("- 2 * overlap", "+ 2 * overlap"),
+        (".clamp(min=0).sqrt().sum()", ".clamp(min=0).sum()"),
+        (".square().sum()", ".norm()"),
+        (".square().sum()", ".abs().sum()"),
+        ("(mean1 - mean2)", "(mean1 + mean2)"),
+        ("(mean1 - mean2).square().sum() + ", ""),
+        (" + cov2.trace()", ""),
+        ("values.clamp(min=0).sqrt())", "values)"),
+        ("values.clamp(min=0).sqrt()", "values.sqrt()"),
+        ("(root @ cov2 @ root).clamp(min=0)", "(root @ cov2 @ root)"),
+        (
+            "torch.linalg.eigvalsh(root @ cov2 @ root).clamp(min=0).sqrt().sum()",
+            "(root @ cov2 @ root).trace().clamp(min=0).sqrt()",
+        ),
+        (
+            "torch.linalg.eigvalsh(root @ cov2 @ root).clamp(min=0).sqrt().sum()",
+            "(cov1.diagonal() * cov2.diagonal()).sqrt().sum()",
+        ),
+        ("return (mean1", "return 0 * (mean1"),
+    ],
+}
+# Other right answers than the solution: a check must not ask for one form.
+RIGHT = {
+    "my_neyman": [
+        ("1 - (-v).exp()", "1 - (-2 * v).exp()"),  # reaches 1, the edge, by rounding
+        ("1 - (-v).exp()", "1 - torch.nn.functional.softplus(-v)"),
+    ],
+    "my_frechet": [
+        (
+            "torch.linalg.eigvalsh(root @ cov2 @ root).clamp(min=0).sqrt().sum()",
+            "torch.linalg.eigvalsh(root @ cov2 @ root).abs().sqrt().sum()",
+        ),
+    ],
 }
 # What the cells that judge use of their notebook, apart from its definitions and imports.
 AROUND = {
     "seminar4": {"DOUBLE": torch.float64, "line": torch.linspace(-24, 24, 961, dtype=torch.float64)},
     "seminar8": {"DOUBLE": torch.float64},
+    "seminar9": {"DOUBLE": torch.float64},
+    "seminar10": {"DOUBLE": torch.float64},
+    "seminar11": {"DOUBLE": torch.float64},
 }
 
 
@@ -362,6 +573,12 @@ def test_every_exercise_has_wrong_answers():
 def test_a_blank_and_the_solution_are_told_apart(name):
     assert verdict(EXERCISES[name], EXERCISES[name].blank) == "not answered yet"
     assert verdict(EXERCISES[name], EXERCISES[name].solution) == "right"
+
+
+@pytest.mark.parametrize(("name", "other"), [(name, other) for name in RIGHT for other in RIGHT[name]])
+def test_another_right_answer_is_called_right(name, other):
+    assert EXERCISES[name].solution.count(other[0]) == 1
+    assert verdict(EXERCISES[name], EXERCISES[name].solution.replace(*other)) == "right"
 
 
 @pytest.mark.parametrize(("name", "wrong"), [(name, wrong) for name in WRONG for wrong in WRONG[name]])

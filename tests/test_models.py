@@ -148,7 +148,7 @@ FLOWS |= {
     "CausalMAF": FlowLayer(lambda dim: S6.CausalMAF(dim, 1, 8)),
 }
 
-S8 = definitions.seminar(8)
+S8, S9, S11 = map(definitions.seminar, (8, 9, 11))
 FLOWS |= {
     "FlowPrior": FlowLayer(lambda dim: S8.FlowPrior(S8.realnvp(alternating(dim), (8,), 2), dim)),
     "AutoregressivePrior": FlowLayer(lambda dim: S8.AutoregressivePrior(dim, [5])),
@@ -187,6 +187,11 @@ class Latent(NamedTuple):
     example: Callable[[int], torch.Tensor]
 
 
+def grey_vae():
+    decoder = nn.Sequential(nets.mlp(2, 16, 12), nn.Unflatten(1, (3, 4)))  # logits (n, values, m)
+    return S11.GreyVAE(nets.mlp(4, 16, 4), decoder, 2, S11.CategoricalHead(3))
+
+
 LATENT = {
     "VAE": Latent(
         lambda: S3.VAE(nets.mlp(6, 16, 4), nets.mlp(2, 16, 6), 2),
@@ -201,8 +206,32 @@ LATENT = {
         lambda n: torch.bernoulli(torch.full((n, 6), 0.4)),
     ),
     "linear VAE": Latent(lambda: S3.LinearVAE(4, 2), lambda n: torch.randn(n, 4)),
+    "VAE of sprites": Latent(
+        lambda: S9.VAE(S9.sprite_encoder(3), S9.sprite_decoder(3, 0.1), 3),
+        lambda n: torch.bernoulli(torch.full((n, 1024), 0.1)),
+    ),
+    "VAE of grey levels": Latent(grey_vae, lambda n: torch.randint(3, (n, 4))),
 }
 
+
+class Network(NamedTuple):
+    """A part of a GAN, or the network that judges it: any function of a batch of this shape."""
+
+    build: Callable[[], nn.Module]
+    shape: tuple[int, ...]
+
+
+S10 = definitions.seminar(10)
+NETWORKS = {
+    "DCGAN's generator": Network(lambda: S10.dcgan_generator(8, 4, 6), (6,)),
+    "DCGAN's discriminator": Network(lambda: S10.dcgan_discriminator(8, 4, "batch"), (1, 8, 8)),
+    "critic without norm": Network(lambda: S10.dcgan_discriminator(16, 4, "none"), (1, 16, 16)),
+    "critic with spectral norm": Network(lambda: S10.dcgan_discriminator(8, 4, "spectral"), (1, 8, 8)),
+    "classifier of digits": Network(lambda: S10.Classifier(8), (1, 8, 8)),
+    "networks side by side": Network(lambda: S10.SideBySide(3, 2, 8, 4), (3, 2)),
+}
+
+each_network = pytest.mark.parametrize("case", NETWORKS.values(), ids=NETWORKS)
 each_image_flow = pytest.mark.parametrize("case", IMAGE_FLOWS.values(), ids=IMAGE_FLOWS)
 each_discrete = pytest.mark.parametrize("case", DISCRETE.values(), ids=DISCRETE)
 each_latent = pytest.mark.parametrize("case", LATENT.values(), ids=LATENT)
@@ -364,3 +393,21 @@ def test_nothing_of_an_elbo_is_read_or_made_on_the_host(case):
     model, x = case.build(), case.example(4)
     with NoHost():
         S3.negative_elbo(model)(x)["loss"].backward()
+
+
+# ---- networks of GANs --------------------------------------------------------------------------------------
+
+
+@each_network
+def test_a_file_holds_all_of_a_network_and_examples_do_not_see_each_other(case):
+    network, x = case.build(), torch.rand(12, *case.shape)
+    checks.reloads(case.build, x)
+    checks.gradients_reach(lambda x: {"loss": network(x).square().sum()}, network, x)
+    checks.batch_independent(network.eval(), x)
+
+
+@each_network
+def test_nothing_of_a_network_is_read_or_made_on_the_host(case):
+    network, x = case.build(), torch.rand(4, *case.shape)
+    with NoHost():
+        network(x).mean().backward()

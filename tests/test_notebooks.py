@@ -21,6 +21,7 @@ SEMINARS = [path for path in PATHS if "seminars" in path.parts]
 # What Colab has, and the package that its first cell installs.
 COLAB = {
     "IPython",
+    "PIL",
     "dgm_utils",
     "google",
     "ipywidgets",

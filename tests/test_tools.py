@@ -673,6 +673,13 @@ def test_compare_misses_no_file(tmp_path, capsys):
     assert "run the notebooks first" in results.compare(tmp_path / "none", tmp_path / "old")[0]
 
 
+def test_markdown_table_counts_seminars(tmp_path):
+    for name in ("seminar10.quick", "seminar9.quick", "seminar9.long"):
+        (tmp_path / f"{name}.json").write_text('[{"model": "m", "metric": "bound", "value": 1.0}]')
+    lines = results.markdown_table(tmp_path.glob("*.json")).splitlines()[2:]
+    assert [line.split("|")[1].strip() for line in lines] == ["seminar9", "seminar9", "seminar10"]
+
+
 def test_markdown_table(tmp_path):
     full = row(
         83.7, std=0.04, target=83.8, reached=True, published=88.3, source="https://arxiv.org/abs/1502.03509"

@@ -94,7 +94,7 @@ def markdown_table(paths: Iterable[Path]) -> str:
     """Lay out files of results as one Markdown table: ours beside published, a missed target marked."""
     head = ["Notebook", "Model", "Metric", "Ours", "Target", "Published", "Profile", "Device", "Seconds"]
     lines = [_line(head), "| --- | --- | --- | ---: | ---: | ---: | --- | --- | ---: |"]
-    for path in paths:
+    for path in sorted(paths, key=lambda path: (len(path.name.split(".")[0]), path.name)):  # 9 before 10
         notebook, _, profile = path.stem.rpartition(".")
         for row in read_rows(path):
             cell = dict.fromkeys(["target", "device", "seconds"], "") | cells(row)
@@ -126,7 +126,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         if options.table:
-            print(markdown_table(sorted(options.table.glob("*.*.json"))))
+            print(markdown_table(options.table.glob("*.*.json")))
             return 0
         problems = compare(*options.compare)
     except ResultsError as error:
