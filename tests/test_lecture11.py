@@ -551,8 +551,8 @@ def test_the_inception_score_is_a_mutual_information(seed):
     torch.manual_seed(seed)
     given = torch.randn(400, 7).mul(2).softmax(1)
     joint = given / len(given)
-    product = joint.sum(1, keepdim=True) * joint.sum(0)
-    information = (joint * (joint / product).log()).sum()
+    independent = joint.sum(1, keepdim=True) * joint.sum(0)
+    information = (joint * (joint / independent).log()).sum()
     score, _ = metrics.inception_score(given.log(), splits=1)
     assert score == pytest.approx(information.exp().item()) and 1 < score < 7
     one_each = torch.eye(7).repeat(5, 1).log()

@@ -359,13 +359,13 @@ def shipped():
 
 @pytest.mark.parametrize(("size", "least"), [(28, 0.988), (16, 0.983), (8, 0.945)])
 def test_the_shipped_classifier_knows_the_test_digits(shipped, size, least):
-    test = data.load_images("mnist").test
-    images = s10.small_images(test.images, size).float() / 255
+    held_out = data.load_images("mnist").test
+    images = s10.small_images(held_out.images, size).float() / 255
     with torch.no_grad():
         said = torch.cat([shipped[str(size)](part) for part in images.split(1000)]).argmax(dim=1)
         negative = shipped[str(size)](1 - images[:1000]).argmax(dim=1)
-    assert least < (said == test.labels).float().mean() < least + 0.01
-    assert (negative == test.labels[:1000]).float().mean() < 0.7  # planted: another range of values
+    assert least < (said == held_out.labels).float().mean() < least + 0.01
+    assert (negative == held_out.labels[:1000]).float().mean() < 0.7  # planted: another range of values
 
 
 def test_shipped_generators_are_near_the_digits(shipped):
