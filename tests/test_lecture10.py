@@ -16,6 +16,7 @@ from dgm_utils import metrics, nets, weights
 from lectures.lecture10 import figures, trained_models
 from lectures.lecture10.figures import LOG_2
 from lectures.lecture10.trained_models import S9, S10
+from tests.decks import number, table_rows
 
 SEEDS = range(5)
 
@@ -25,11 +26,6 @@ pytestmark = pytest.mark.usefixtures("double")
 @pytest.fixture(scope="module")
 def printed():
     return json.loads((figures.FOLDER / "numbers.json").read_text())
-
-
-def number(text):
-    """Return the number that a slide prints."""
-    return float(text.replace("\N{MINUS SIGN}", "-").replace(",", ""))
 
 
 def jsd(first, second):
@@ -709,16 +705,10 @@ def test_the_meter_as_stored(printed):
 # --- Published -------------------------------------------------------------------------------------------
 
 
-def table_rows(title):
+def published_rows(title):
     """Return the rows of a slide's tables by their first cell; * is bold."""
-    deck = (figures.FOLDER.parent / "lecture10.typ").read_text(encoding="utf-8")
-    slide = deck[deck.index(f'#slide("{title}"') :]
-    slide = slide[: slide.index("\n#slide(", 1)]
-    rows = {}
-    for line in re.findall(r"^ +(\[.*\]),$", slide, flags=re.MULTILINE):
-        name, *cells = re.findall(r"\[([^\[\]]*)\]", line)
-        rows[name] = [cell.strip("$*") for cell in cells]
-    return rows
+    rows = table_rows("lecture10", title)
+    return {name: [cell.strip("$*") for cell in cells] for name, cells in rows.items()}
 
 
 PUBLISHED = {
@@ -732,7 +722,7 @@ PUBLISHED = {
 
 
 def test_published_numbers_row_by_row():
-    found = table_rows("Published results")
+    found = published_rows("Published results")
     for name, cells in PUBLISHED.items():
         kept = [cell for cell in found.get(name, []) if re.fullmatch(r"[\d.± ]+", cell)]
         assert kept == cells, name

@@ -3,7 +3,6 @@
 import itertools
 import json
 import math
-import re
 
 import numpy as np
 import pytest
@@ -15,6 +14,7 @@ from torch.nn import functional
 
 from dgm_utils import checks, metrics, nets
 from lectures.lecture11 import figures, measured
+from tests.decks import number, table_rows
 from tools.definitions import seminar
 
 S10, S11 = seminar(10, "transport_dual"), seminar(11, "hinge_loss", "f_gan_losses")
@@ -27,11 +27,6 @@ pytestmark = pytest.mark.usefixtures("double")
 @pytest.fixture(scope="module")
 def printed():
     return json.loads((figures.FOLDER / "numbers.json").read_text())
-
-
-def number(text):
-    """Return the number that a slide prints."""
-    return float(text.replace("\N{MINUS SIGN}", "-").replace(",", ""))
 
 
 # --- Gradient penalty ------------------------------------------------------------------------------------
@@ -742,16 +737,10 @@ def test_the_printed_distances_of_equal_gaussians_fall_like_one_over_n(printed):
 # --- Printed ---------------------------------------------------------------------------------------------
 
 
-def table_rows(title):
+def published_rows(title):
     """Return the rows of a slide's tables by their first cell; * is bold."""
-    deck = (figures.FOLDER.parent / "lecture11.typ").read_text(encoding="utf-8")
-    slide = deck[deck.index(f'#slide("{title}"') :]
-    slide = slide[: slide.index("\n#slide(", 1)]
-    rows = {}
-    for line in re.findall(r"^ +(\[.*\]),$", slide, flags=re.MULTILINE):
-        name, *cells = re.findall(r"\[([^\[\]]*)\]", line)
-        rows[name] = [cell.replace("*", "") for cell in cells]
-    return rows
+    rows = table_rows("lecture11", title)
+    return {name: [cell.replace("*", "") for cell in cells] for name, cells in rows.items()}
 
 
 PUBLISHED = {
@@ -769,5 +758,5 @@ PUBLISHED = {
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_slide_has_the_published_numbers_as_they_were_entered_here(name):
     """Against a slip in one of two copies; the sources themselves are not at hand."""
-    cells = table_rows("Published results")[name]
+    cells = published_rows("Published results")[name]
     assert cells[: len(PUBLISHED[name])] == PUBLISHED[name]

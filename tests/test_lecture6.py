@@ -18,6 +18,7 @@ from lectures.lecture4 import trained_flows as lecture4
 from lectures.lecture5.trained_flows import SEEN
 from lectures.lecture6 import figures, trained_flows
 from lectures.lecture6.figures import S4, S5, S6, maf, real, redrawn
+from tests.decks import table_rows
 
 SEEDS = range(5)
 UNIT = Normal(0.0, 1.0)
@@ -656,14 +657,10 @@ def test_distillation_teaches_a_student_without_data(monkeypatch):
     assert student.sample(7, 3).shape == (7, 3)
 
 
-def table_rows(title, printed):
+def published_rows(title, printed):
     """Return the rows of a slide's tables by their first cell, numbers of numbers.json put in; * is bold."""
-    deck = (figures.FOLDER.parent / "lecture6.typ").read_text(encoding="utf-8")
-    slide = deck[deck.index(f'#slide("{title}"') :]
-    slide = slide[: slide.index("\n#slide(", 1)]
     rows = {}
-    for line in re.findall(r"^ +(\[.*\]),$", slide, flags=re.MULTILINE):
-        name, *cells = re.findall(r"\[([^\[\]]*)\]", line)
+    for name, cells in table_rows("lecture6", title).items():
         rows[name] = [
             re.sub(
                 r"#numbers\.converted\.at\((\d)\)", lambda k: printed["converted"][int(k[1])], cell.strip("$")
@@ -705,14 +702,14 @@ PUBLISHED = {
 
 @pytest.mark.parametrize("title", PUBLISHED)
 def test_published_numbers_row_by_row(title, printed):
-    found = table_rows(title, printed)
+    found = published_rows(title, printed)
     for name, cells in PUBLISHED[title].items():
         assert [cell.strip("*") for cell in found.get(name, [])] == cells, name
 
 
 def test_bold_rows_beat_zlib_and_histograms(printed):
     best, bold = min(map(float, printed["baselines"])), 0
-    for name, cells in table_rows("Published results", printed).items():
+    for name, cells in published_rows("Published results", printed).items():
         if name in PUBLISHED["Published results"]:
             value = cells[3]
             assert value.startswith("*") == (float(value.strip("*")) < best), name

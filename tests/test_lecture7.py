@@ -15,6 +15,7 @@ from dgm_utils import data, metrics, weights
 from lectures.lecture3 import vae_digits
 from lectures.lecture7 import figures, measured
 from lectures.lecture7.measured import MEAN, NOISE, S7, SEEN, STD
+from tests import decks
 
 SEEDS = range(5)
 UNIT = Normal(0.0, 1.0)
@@ -29,7 +30,7 @@ def printed():
 
 def number(text):
     """Return the number of a text, its mean if an error follows."""
-    return float(text.split(" ±")[0].replace("\N{MINUS SIGN}", "-").replace(",", ""))
+    return decks.number(text.split(" ±")[0])
 
 
 # --- Variational dequantization ----------------------------------------------------------------------------

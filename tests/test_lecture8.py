@@ -13,6 +13,7 @@ from torch.distributions import MultivariateNormal, Normal, kl_divergence
 from dgm_utils import weights
 from lectures.lecture8 import figures, trained_models
 from lectures.lecture8.trained_models import S3, S8, SIGMA, toy_parts
+from tests.decks import mean_and_error, number, table_rows
 from tools.definitions import seminar
 
 S6 = seminar(6, "MAF", "IAF")
@@ -26,15 +27,6 @@ pytestmark = pytest.mark.usefixtures("double")
 @pytest.fixture(scope="module")
 def printed():
     return json.loads((figures.FOLDER / "numbers.json").read_text())
-
-
-def number(text):
-    """Return the number that a slide prints."""
-    return float(text.replace("\N{MINUS SIGN}", "-").replace(",", ""))
-
-
-def mean_and_error(values):
-    return values.mean().item(), (values.std() / len(values) ** 0.5).item()
 
 
 # --- Which prior? ----------------------------------------------------------------------------------------
@@ -721,16 +713,10 @@ def test_the_wrong_density_of_the_pitfalls(printed):
     assert printed["wrong_density"] == f"{np.trapezoid(wrong, z):.0f}" == "595"
 
 
-def table_rows(title):
+def published_rows(title):
     """Return the rows of a slide's tables by their first cell; * is bold."""
-    deck = (figures.FOLDER.parent / "lecture8.typ").read_text(encoding="utf-8")
-    slide = deck[deck.index(f'#slide("{title}"') :]
-    slide = slide[: slide.index("\n#slide(", 1)]
-    rows = {}
-    for line in re.findall(r"^ +(\[.*\]),$", slide, flags=re.MULTILINE):
-        name, *cells = re.findall(r"\[([^\[\]]*)\]", line)
-        rows[name] = [cell.strip("$*") for cell in cells]
-    return rows
+    rows = table_rows("lecture8", title)
+    return {name: [cell.strip("$*") for cell in cells] for name, cells in rows.items()}
 
 
 PUBLISHED = {
@@ -764,7 +750,7 @@ PUBLISHED = {
 
 @pytest.mark.parametrize("title", PUBLISHED)
 def test_published_numbers_row_by_row(title):
-    found = table_rows(title)
+    found = published_rows(title)
     for name, cells in PUBLISHED[title].items():
         kept = [cell for cell in found.get(name, []) if re.fullmatch(r"[\d.;± ]+", cell)]
         assert kept == cells, name
@@ -781,7 +767,7 @@ def test_the_sprites_are_printed_as_stored(printed):
 
 def test_the_priors_of_seminar_8_as_its_weights_tell_them():
     """The rows of the two models that ship, against what was stored with them; samples, from the weights."""
-    rows = table_rows("Five priors, trained with their encoders")
+    rows = published_rows("Five priors, trained with their encoders")
     for name, row in (("standard", "$Normal(0, I)$"), ("vamp", "VampPrior")):
         facts = weights.facts(trained_models.SHIPPED[name])
         bound, estimate, gain, marginal = rows[row]

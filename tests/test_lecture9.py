@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from dgm_utils import data, train
 from lectures.lecture9 import figures, measured
 from lectures.lecture9.measured import S9
+from tests.decks import mean_and_error, number, table_rows
 from tools.notebooks import ROOT
 
 SEEDS = range(5)
@@ -25,15 +26,6 @@ pytestmark = pytest.mark.usefixtures("double")
 @pytest.fixture(scope="module")
 def printed():
     return json.loads((figures.FOLDER / "numbers.json").read_text())
-
-
-def number(text):
-    """Return the number that a slide prints."""
-    return float(text.replace("\N{MINUS SIGN}", "-").replace(",", ""))
-
-
-def mean_and_error(values):
-    return values.mean().item(), (values.std() / len(values) ** 0.5).item()
 
 
 def minimise(loss, *parameters):
@@ -314,7 +306,7 @@ def test_the_scores_of_rotated_codes(printed, monkeypatch):
 
 
 def test_published_numbers_row_by_row():
-    rows = table_rows("Disentanglement: published, and in sum")
+    rows = table_rows("lecture9", "Disentanglement: published, and in sum")
     assert rows == PUBLISHED
 
 
@@ -326,18 +318,6 @@ PUBLISHED = {
     "FactorVAE": ["0.82", "", "", "0.15"],
     "FactorVAE, runs of Lin et al. (weight 40)": ["0.82", "0.74", "0.56", "0.43"],
 }
-
-
-def table_rows(title):
-    """Return the rows of a slide's table by their first cell."""
-    deck = (figures.FOLDER.parent / "lecture9.typ").read_text(encoding="utf-8")
-    slide = deck[deck.index(f'#slide("{title}"') :]
-    slide = slide[: slide.index("\n#slide(", 1)]
-    rows = {}
-    for line in re.findall(r"^ +(\[.*\]),$", slide, flags=re.MULTILINE):
-        name, *cells = re.findall(r"\[([^\[\]]*)\]", line)
-        rows[name] = cells
-    return rows
 
 
 # --- Without likelihood ----------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from matplotlib.patches import Circle, FancyArrowPatch, Rectangle
 from scipy import optimize, signal, special, stats
 
 from dgm_utils import weights
+from lectures.arrays import read_arrays
 from lectures.drawing import (
     BLUE,
     BROWN,
@@ -61,8 +62,7 @@ S10 = seminar(10, "transport_plan", "transport_dual")
 @cache
 def trained() -> dict[str, np.ndarray]:
     """Return the arrays that `trained_models` stored."""
-    with np.load(FOLDER / "trained_models.npz") as stored:
-        return {name: stored[name].astype(float) for name in stored}
+    return read_arrays(FOLDER / "trained_models.npz")
 
 
 # --- A perfect discriminator ------------------------------------------------------------------------------

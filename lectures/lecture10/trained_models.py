@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from dgm_utils import data, metrics, nets, train, weights
+from lectures.arrays import make_arrays
 from tools.definitions import seminar
 
 S9 = seminar(9, "Generator", "players")
@@ -305,18 +306,5 @@ PARTS = {
 }
 
 
-def main(*names: str) -> None:
-    """Make the named parts, or all, and write them beside those that are stored."""
-    arrays: dict[str, np.ndarray] = {}
-    if STORED.exists():
-        with np.load(STORED) as stored:
-            arrays = dict(stored)
-    for name in names or PARTS:
-        print(name, flush=True)
-        arrays |= PARTS[name]()
-        STORED.parent.mkdir(exist_ok=True)
-        np.savez_compressed(STORED, **arrays)
-
-
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    make_arrays(PARTS, STORED, sys.argv[1:])

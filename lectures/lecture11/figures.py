@@ -20,6 +20,7 @@ from matplotlib.patches import Circle
 from scipy import optimize
 
 from dgm_utils import metrics
+from lectures.arrays import read_arrays
 from lectures.drawing import (
     BLUE,
     BROWN,
@@ -52,8 +53,7 @@ FOLDER = Path(__file__).parent / "figures"
 @cache
 def measured() -> dict[str, np.ndarray]:
     """Return the arrays that `measured` stored."""
-    with np.load(FOLDER / "measured.npz") as stored:
-        return {name: stored[name].astype(float) for name in stored}
+    return read_arrays(FOLDER / "measured.npz")
 
 
 def ends(values: np.ndarray, digits: int) -> list[str]:

@@ -19,6 +19,7 @@ from scipy import optimize
 from torch import Tensor, nn
 
 from dgm_utils import checks, data, metrics, train, weights
+from lectures.arrays import make_arrays
 from tools.definitions import seminar
 
 S10 = seminar(10, "Classifier", "dcgan_generator", "dcgan_discriminator", "critic_loss", "ClippedStep")
@@ -330,18 +331,5 @@ PARTS: dict[str, Callable[[], dict[str, np.ndarray]]] = {
 }
 
 
-def main(*names: str) -> None:
-    """Make the named parts, or all, and write them beside those that are stored."""
-    arrays: dict[str, np.ndarray] = {}
-    if STORED.exists():
-        with np.load(STORED) as stored:
-            arrays = dict(stored)
-    for name in names or PARTS:
-        print(name, flush=True)
-        arrays |= PARTS[name]()
-        STORED.parent.mkdir(exist_ok=True)
-        np.savez_compressed(STORED, **arrays)
-
-
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    make_arrays(PARTS, STORED, sys.argv[1:])

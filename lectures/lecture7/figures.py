@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import optimize, special, stats
 
+from lectures.arrays import read_arrays
 from lectures.drawing import (
     BLUE,
     GREEN,
@@ -74,8 +75,7 @@ def large_ticks(*panels: Axes) -> None:
 @cache
 def measured() -> dict[str, np.ndarray]:
     """Return the arrays that `measured` stored, in double precision."""
-    with np.load(FOLDER / "measured.npz") as stored:
-        return {name: stored[name].astype(float) for name in stored}
+    return read_arrays(FOLDER / "measured.npz")
 
 
 # --- Dequantization: the pixel with four levels of lecture 6 ------------------------------------------------

@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
+from lectures.arrays import read_arrays
 from lectures.drawing import (
     BLUE,
     BROWN,
@@ -48,8 +49,7 @@ AXIS = np.linspace(-LIMIT, LIMIT, POINTS)
 @cache
 def trained() -> dict[str, np.ndarray]:
     """Return the arrays that `trained_models` stored."""
-    with np.load(FOLDER / "trained_models.npz") as stored:
-        return {name: stored[name].astype(float) for name in stored}
+    return read_arrays(FOLDER / "trained_models.npz")
 
 
 # --- Priors in the plane ----------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
 from dgm_utils import data, nets, train, weights
+from lectures.arrays import make_arrays
 from lectures.lecture3.vae_digits import aggregate_on_grid, as_bytes, trained
 from tools.definitions import seminar
 
@@ -454,18 +455,5 @@ def traversals(model: nn.Module, images: Tensor, beta: int) -> dict[str, np.ndar
 PARTS = {"plane": plane, "joint": joint, "shipped": shipped, "memory": memory, "toy": toy, "sprites": sprites}
 
 
-def main(*names: str) -> None:
-    """Make the named parts, or all, and write them beside those that are stored."""
-    arrays: dict[str, np.ndarray] = {}
-    if STORED.exists():
-        with np.load(STORED) as stored:
-            arrays = dict(stored)
-    for name in names or PARTS:
-        print(name, flush=True)
-        arrays |= PARTS[name]()
-        STORED.parent.mkdir(exist_ok=True)
-        np.savez_compressed(STORED, **arrays)
-
-
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    make_arrays(PARTS, STORED, sys.argv[1:])

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn import functional as F
 
+from lectures.arrays import read_arrays
 from lectures.drawing import (
     BLUE,
     BROWN,
@@ -49,8 +50,7 @@ FOLDER = Path(__file__).parent / "figures"
 @cache
 def stored() -> dict[str, np.ndarray]:
     """Return the arrays that `measured` stored."""
-    with np.load(measured.STORED) as arrays:
-        return {name: arrays[name].astype(float) for name in arrays}
+    return read_arrays(measured.STORED)
 
 
 # --- Covariances of codes ---------------------------------------------------------------------------------
