@@ -59,10 +59,17 @@ class Result:
 
 @dataclass
 class Answer:
-    """A written answer, and the fingerprint of its full text, by which marks find it."""
+    """A written answer, and the fingerprint of all of it, pictures included, by which marks find it.
+
+    `near` are the student's own texts around the answer, which may belong to it. `pictures` are data URLs;
+    `unshown` counts those that are too large, too many or of another kind.
+    """
 
     text: str
     fingerprint: str
+    near: list[str] = field(default_factory=list)
+    pictures: list[str] = field(default_factory=list)
+    unshown: int = 0
 
 
 @dataclass
