@@ -1,5 +1,6 @@
 """The course page: every link leads somewhere, and a fork changes one line."""
 
+import importlib.util
 import io
 import json
 import re
@@ -18,11 +19,23 @@ COURSE = course.home()
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.glob("*.md")), ids=lambda path: path.name)
-def test_no_dead_link_to_a_file(path):
+PAGES = [
+    path for part in ("*.md", "docs/*.md", "results/*.md", "grading/*.md") for path in sorted(ROOT.glob(part))
+]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_no_dead_link_to_a_file_or_heading(path):
     for link in LINK.findall(path.read_text(encoding="utf-8")):
-        if "://" not in link and not link.startswith("#"):
-            assert (ROOT / link.split("#")[0]).exists(), f"{path.name} links to {link}, which is not there"
+        if "://" in link:
+            continue
+        name, _, heading = link.partition("#")
+        target = path.parent / name if name else path
+        assert target.exists(), f"{path.name} links to {link}, which is not there"
+        if heading and target.suffix == ".md":
+            titles = re.findall(r"^#+ (.+)$", target.read_text(encoding="utf-8"), re.M)
+            anchors = [re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles]
+            assert heading in anchors, f"{path.name} links to {link}, and {target.name} has no such heading"
 
 
 def test_every_badge_points_at_a_file_of_the_course():
@@ -175,15 +188,34 @@ def test_decks_are_dated_as_the_course():
 
 def test_a_stale_page_is_noticed_and_renewed(monkeypatch, tmp_path, capsys):
     for name in page.PAGES:
-        shutil.copy(ROOT / name, tmp_path)
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
     policy = tmp_path / "POLICY.md"
     policy.write_text(policy.read_text().replace("| 1 | 13 |", "| 1 | 14 |"))
     monkeypatch.setattr(page, "ROOT", tmp_path)
-    monkeypatch.setitem(page.PAGES, "README.md", lambda text: text)  # its links are those of the real course
+    for name in ("README.md", "results/README.md", "docs/teachers.md"):  # made from what lies in the course
+        monkeypatch.setitem(page.PAGES, name, lambda text: text)
     assert page.main(["--check"]) == 1
     assert capsys.readouterr().out == "POLICY.md: stale, run make fmt\n"
     assert page.main([]) == 0 == page.main(["--check"])
     assert policy.read_text() == (ROOT / "POLICY.md").read_text()
+
+
+def test_every_clone_line_names_the_course():
+    for path in PAGES:
+        text = path.read_text(encoding="utf-8")
+        assert page.with_address(text) == text
+    assert page.with_address("https://github.com/a/b.git\ncd b\n") != "https://github.com/a/b.git\ncd b\n"
+
+
+def test_every_command_of_a_page_exists():
+    made = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
+    for path in PAGES:
+        text = path.read_text(encoding="utf-8")
+        for target in re.findall(r"^(?:`|\| ?)?make ([a-z]+)|`make ([a-z]+)", text, re.M):
+            assert set(target) - {""} <= made, f"{path.name}: make {target}"
+        for module in re.findall(r"python3? -m (tools\.[a-z_]+|grading)\b", text):
+            assert importlib.util.find_spec(module), f"{path.name}: {module}"
 
 
 def test_generated_parts_need_their_marks():

@@ -673,28 +673,42 @@ def test_compare_misses_no_file(tmp_path, capsys):
     assert "run the notebooks first" in results.compare(tmp_path / "none", tmp_path / "old")[0]
 
 
-def test_markdown_table_counts_seminars(tmp_path):
+def test_every_row_stands_under_its_notebook_and_profile(tmp_path):
     for name in ("seminar10.quick", "seminar9.quick", "seminar9.long"):
         (tmp_path / f"{name}.json").write_text('[{"model": "m", "metric": "bound", "value": 1.0}]')
-    lines = results.markdown_table(tmp_path.glob("*.json")).splitlines()[2:]
-    assert [line.split("|")[1].strip() for line in lines] == ["seminar9", "seminar9", "seminar10"]
+    lines = [line for line in results.every_row(tmp_path).splitlines() if line.startswith(("#", "`"))]
+    assert lines == ["## Seminar 9", "`long`", "`quick`", "## Seminar 10", "`quick`"]  # 9 before 10
 
 
-def test_markdown_table(tmp_path):
+def test_rows_show_ours_beside_published(tmp_path):
     full = row(
         83.7, std=0.04, target=83.8, reached=True, published=88.3, source="https://arxiv.org/abs/1502.03509"
     )
     missed = row(110.0, model="a|b", target=105, reached=False, device="cpu", seconds=31.4)
     store_rows(tmp_path, "seminar1.full.json", full, missed)
-    first, second = results.markdown_table(tmp_path.glob("*.json")).splitlines()[2:]
-    assert first.startswith("| seminar1 | MADE | nll, nats | 83.7 ± 0.04 | ≤ 83.8 | [88.3](https://arxiv.org")
-    assert "a\\|b" in second and "≤ 105 (missed)" in second and second.endswith("| full | cpu | 31.4 |")
+    first, second = results.every_row(tmp_path).splitlines()[-2:]
+    assert first.startswith("| MADE | nll, nats | 83.7 ± 0.04 | ≤ 83.8 | [88.3](https://arxiv.org")
+    assert second == "| a\\|b | nll, nats | 110 | ≤ 105 (missed) |  | 31.4 |"
+
+
+def test_the_course_page_shows_what_aims_at_something_in_the_longest_profile(tmp_path):
+    aims, other = row(83.7, target=83.8, reached=True), row(90.0, model="another")
+    store_rows(tmp_path, "seminar1.long.json", other, aims, row(83.6, model="shipped", target=83.8))
+    store_rows(tmp_path, "seminar1.quick.json", row(99.0, target=105, reached=True))
+    store_rows(tmp_path, "seminar2.quick.json", other)
+    head, _, *lines = results.highlights(tmp_path).splitlines()
+    assert lines == ["| Seminar 1, `long` | MADE | nll, nats | 83.7 | ≤ 83.8 |"]
+    assert head == "| Notebook | Model | Metric | Ours | Target |"  # no column without an entry
+
+
+def test_the_course_page_shows_results_on_one_screen():
+    assert len(results.highlights(ROOT / "results").splitlines()) <= 32
 
 
 def test_broken_results_are_one_line(tmp_path):
     (tmp_path / "a.quick.json").write_text("[{}]")
     with pytest.raises(results.ResultsError, match="expected a list of rows, each with metric, model, value"):
-        results.markdown_table(tmp_path.glob("*.json"))
+        results.every_row(tmp_path)
 
 
 # --- live ----------------------------------------------------------------------------------

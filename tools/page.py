@@ -10,7 +10,10 @@ import re
 import sys
 
 from tools import course, results
-from tools.notebooks import ROOT, write_atomically
+from tools.notebooks import ROOT, read_notebook, write_atomically
+
+PLAN = re.compile(r"\*\*Plan for \d+ minutes\*\*")
+INSTRUCTORS_LINES = re.compile(r"^<!-- (?:begin|end) instructors -->\n?", re.MULTILINE)
 
 
 def badges(path: str) -> str:
@@ -76,9 +79,39 @@ def fill(text: str, name: str, body: str) -> str:
 
 def readme(text: str) -> str:
     """Return README.md with its generated parts renewed."""
-    text = fill(text, "lectures", lecture_table())
+    text = fill(with_address(text), "lectures", lecture_table())
     text = fill(text, "homeworks", homework_table())
-    return fill(text, "results", results.markdown_table((ROOT / "results").glob("*.*.json")))
+    return fill(text, "results", results.highlights(ROOT / "results"))
+
+
+def results_page(text: str) -> str:
+    """Return results/README.md with its tables renewed."""
+    return fill(text, "results", results.every_row(ROOT / "results"))
+
+
+def plans() -> str:
+    """Return every seminar's plan: minutes by section, what to leave out when late, what to start when."""
+    parts = []
+    for number in range(1, len(course.plan()["lecture"]) + 1):
+        path = ROOT / f"seminars/seminar{number}/seminar{number}.ipynb"
+        if path.exists():
+            cells = [cell.source for cell in read_notebook(path).cells if cell.cell_type == "markdown"]
+            title = cells[0].partition("\n")[0].removeprefix("# ")
+            plan = next(source for source in cells if PLAN.search(source))
+            rest = plan[PLAN.search(plan).end() :].strip()
+            parts.append(f"### {title}\n\n{INSTRUCTORS_LINES.sub('', rest).strip()}")
+    return "\n\n".join(parts)
+
+
+def teachers(text: str) -> str:
+    """Return docs/teachers.md with the plans renewed."""
+    return fill(text, "plans", plans())
+
+
+def with_address(text: str) -> str:
+    """Return a page with the lines that clone the course renewed."""
+    address = "https://github.com/{owner}/{repository}.git\ncd {repository}".format(**course.home())
+    return re.sub(r"https://github\.com/\S+\.git\ncd \S+", address, text)
 
 
 def policy(text: str) -> str:
@@ -92,7 +125,14 @@ def citation(text: str) -> str:
     return re.sub(r'^repository-code: ".*"$', f'repository-code: "{address}"', text, flags=re.M)
 
 
-PAGES = {"README.md": readme, "POLICY.md": policy, "CITATION.cff": citation}
+PAGES = {
+    "README.md": readme,
+    "results/README.md": results_page,
+    "docs/students.md": with_address,
+    "docs/teachers.md": teachers,
+    "POLICY.md": policy,
+    "CITATION.cff": citation,
+}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -23,6 +23,7 @@ INSTRUCTORS_ONLY = [
     "homeworks/*/mutants.py",
     "homeworks/*/accepted.py",
     "homeworks/*/*.safetensors",
+    "docs/teachers.md",
     "grading/*",
     "tests/test_grading.py",
     "tests/test_homeworks.py",

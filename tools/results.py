@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 
 from dgm_utils.results import cells
@@ -20,6 +20,9 @@ RELATIVE_BAND = 0.05
 DEVIATIONS = 3.0  # standard deviations, where a row states one
 ABSOLUTE_BAND = 1e-3  # for values about zero, a bias say
 TIMES = {"s", "ms", "μs", "times", "x", "×", "images/s", "samples/s"}  # units that depend on the machine
+
+
+ENTRIES = ["Model", "Metric", "Ours", "Target", "Published"]  # of a row on a page
 
 
 class ResultsError(Exception):
@@ -90,19 +93,71 @@ def _compare_rows(fresh: list[dict], committed: list[dict]) -> list[str]:
     return problems
 
 
-def markdown_table(paths: Iterable[Path]) -> str:
-    """Lay out files of results as one Markdown table: ours beside published, a missed target marked."""
-    head = ["Notebook", "Model", "Metric", "Ours", "Target", "Published", "Profile", "Device", "Seconds"]
-    lines = [_line(head), "| --- | --- | --- | ---: | ---: | ---: | --- | --- | ---: |"]
-    for path in sorted(paths, key=lambda path: (len(path.name.split(".")[0]), path.name)):  # 9 before 10
-        notebook, _, profile = path.stem.rpartition(".")
-        for row in read_rows(path):
-            cell = dict.fromkeys(["target", "device", "seconds"], "") | cells(row)
-            metric = f"{cell['metric']}, {row['unit']}" if row.get("unit") else cell["metric"]
-            target = cell["target"] + " (missed)" * (row.get("reached") is False)
-            line = [notebook, cell["model"], metric, cell["ours"], target, _cited(cell), profile]
-            lines.append(_line([*line, cell["device"], cell["seconds"]]))
-    return "\n".join(lines)
+def files(folder: Path) -> list[Path]:
+    """Return the files of results in a folder, seminar 9 before seminar 10, the longest profile first."""
+    order = {"full": 0, "long": 1}
+    found = folder.glob("*.*.json")
+    return sorted(
+        found, key=lambda p: (len(p.name.split(".")[0]), p.name.split(".")[0], order.get(_profile(p.name), 2))
+    )
+
+
+def highlights(folder: Path) -> str:
+    """Lay out what a course page shows: of each notebook's longest profile the rows that aim at something.
+
+    These are the rows with a target or a published figure. What the shipped weights reach again is left out.
+    """
+    longest: dict[str, Path] = {}
+    for path in files(folder):
+        longest.setdefault(path.name.split(".")[0], path)
+    lines = []
+    for notebook, path in longest.items():
+        rows = [row for row in read_rows(path) if row.keys() & {"target", "published"}]
+        rows = [row for row in rows if "shipped" not in row["model"]] or rows
+        name = f"{_spoken(notebook)}, `{_profile(path.name)}`"
+        lines += [[name if row is rows[0] else "", *_entries(row)] for row in rows]
+    return _table(["Notebook", *ENTRIES], lines)
+
+
+def every_row(folder: Path) -> str:
+    """Lay out all results: a heading for each notebook, a table for each profile."""
+    parts, before = [], ""
+    for path in files(folder):
+        notebook, rows = path.name.split(".")[0], read_rows(path)
+        parts += [f"## {_spoken(notebook)}"] * (notebook != before)
+        devices = sorted({row["device"] for row in rows if row.get("device")})
+        parts.append(f"`{_profile(path.name)}`" + f" on {', '.join(devices)}" * bool(devices))
+        seconds = [cells(row).get("seconds", "") for row in rows]
+        parts.append(
+            _table([*ENTRIES, "Seconds"], [[*_entries(row), s] for row, s in zip(rows, seconds, strict=True)])
+        )
+        before = notebook
+    return "\n\n".join(parts)
+
+
+def _entries(row: dict) -> list[str]:
+    """Return the entries of one row under ENTRIES, a missed target marked."""
+    cell = {"target": ""} | cells(row)
+    metric = f"{cell['metric']}, {row['unit']}" if row.get("unit") else cell["metric"]
+    target = cell["target"] + " (missed)" * (row.get("reached") is False)
+    return [cell["model"], metric, cell["ours"], target, _cited(cell)]
+
+
+def _spoken(notebook: str) -> str:
+    """Return `Seminar 9` of seminar9."""
+    return re.sub(
+        r"^([a-z])([a-z]*)(\d+)$", lambda found: f"{found[1].upper()}{found[2]} {found[3]}", notebook
+    )
+
+
+def _table(head: list[str], lines: list[list[str]]) -> str:
+    """Return a Markdown table without the columns that are empty."""
+    kept = [i for i in range(len(head)) if any(line[i] for line in lines)]
+    numbers = {"Ours", "Target", "Published", "Seconds"}
+    rule = ["---:" if head[i] in numbers else "---" for i in kept]
+    return "\n".join(
+        map(_line, [[head[i] for i in kept], rule, *[[line[i] for i in kept] for line in lines]])
+    )
 
 
 def _line(entries: list[str]) -> str:
@@ -126,7 +181,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         if options.table:
-            print(markdown_table(options.table.glob("*.*.json")))
+            print(every_row(options.table))
             return 0
         problems = compare(*options.compare)
     except ResultsError as error:
