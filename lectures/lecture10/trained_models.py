@@ -278,8 +278,9 @@ def floors() -> list[float]:
     known = splits.train.images[torch.randperm(len(splits.train.images))[:10_000]]
     found = []
     for size in JUDGED:
-        images = (S10.small_images(part, size).float() / 255 for part in (known, splits.test.images))
-        found.append(S10.fid(classifiers[str(size)], *images))
+        classifier, parts = classifiers[str(size)], (known, splits.test.images)
+        images, test = (S10.small_images(part, size).float() / 255 for part in parts)
+        found.append(S10.fid(classifier, images, S10.feature_moments(classifier, test)))
     return found
 
 
