@@ -7,11 +7,16 @@ from pathlib import Path
 from tools.notebooks import read_notebook
 
 
+def answers_of(solution: Path) -> dict[str, str]:
+    """Return the code answers of a solution notebook by name."""
+    cells = [cell for cell in read_notebook(solution).cells if cell.cell_type == "code"]
+    marked = [(cell.metadata.get("nbgrader", {}), cell.source) for cell in cells]
+    return {nbgrader["grade_id"]: source for nbgrader, source in marked if nbgrader.get("solution")}
+
+
 def changes_of(solution: Path) -> Callable[..., dict[str, str]]:
     """Return `mutant(question, right, wrong, why, **more)` for a solution notebook; `more` may hold a tag."""
-    marked = [(cell.metadata.get("nbgrader", {}), cell.source) for cell in read_notebook(solution).cells]
-    answers = {nbgrader["grade_id"]: source for nbgrader, source in marked if nbgrader.get("solution")}
-    return functools.partial(_mutant, answers)
+    return functools.partial(_mutant, answers_of(solution))
 
 
 def _mutant(

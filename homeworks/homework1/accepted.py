@@ -63,6 +63,17 @@ def fit_histogram(first, last, n_bins, nll_and_gradient, *, steps, batch_size, l
         theta = theta - learning_rate * (1 - step / steps) * gradient
     return theta, torch.tensor(history)
 """,
+        """
+def fit_histogram(first, last, n_bins, nll_and_gradient, *, steps, batch_size, learning_rate, generator):
+    theta = nn.Parameter(torch.zeros(n_bins))
+    optimizer, history = torch.optim.SGD([theta], lr=learning_rate), torch.zeros(steps)
+    for step in range(steps):  # value and gradient in two calls
+        some = torch.multinomial(torch.ones(len(first)), batch_size, generator=generator)
+        history[step] = nll_and_gradient(theta.detach(), first[some], last[some])[0]
+        theta.grad = nll_and_gradient(theta.detach(), first[some], last[some])[1]
+        optimizer.step()
+    return theta.detach(), history
+""",
     ],
     "q2a": [
         """
@@ -93,6 +104,19 @@ def made_masks(order, n_in, n_out, hidden_sizes, context):
     served = [order.index(i) for i in range(len(order)) for _ in range(n_out)]
     return [*masks, torch.tensor([[0 < s - b <= context for b in below] for s in served])]
 """,
+        """
+def made_masks(order, n_in, n_out, hidden_sizes, context):
+    # Windows drawn at random, useless ones too: only (0, 0) reaches the second coordinate.
+    rank = torch.argsort(order)
+    low = high = rank.repeat_interleave(n_in)
+    masks = []
+    for size in hidden_sizes:
+        window = torch.randint(len(order), (size, 2)).sort(1).values
+        masks.append((window[:, :1] <= low) & (high <= window[:, 1:]))
+        low, high = window.T
+    served = rank.repeat_interleave(n_out)[:, None]
+    return [*masks, (served - context <= low) & (high < served)]
+""",
     ],
     "q2b": [
         """
@@ -115,6 +139,26 @@ class OrdinalMADE(nn.Module):
         return torch.stack([*log_p, left], 1)
     def log_prob(self, x):
         return torch.distributions.Categorical(logits=self(x).transpose(1, 2)).log_prob(x).sum(-1)
+""",
+        """
+class OrdinalMADE(nn.Module):
+    def __init__(self, masks, n_values):
+        super().__init__()
+        self.n_values, self.masks = n_values, masks
+        for k, mask in enumerate(masks):
+            bound = 1 / math.sqrt(mask.shape[1])
+            self.register_parameter(f"weight{k}", nn.Parameter((2 * torch.rand(mask.T.shape) - 1) * bound))
+            self.register_parameter(f"bias{k}", nn.Parameter((2 * torch.rand(1, len(mask)) - 1) * bound))
+    def forward(self, x):
+        h = F.one_hot(x, self.n_values).flatten(1).type_as(self.weight0)
+        for k, mask in enumerate(self.masks):
+            h = h.clamp(min=0) @ (getattr(self, f"weight{k}") * mask.T) + getattr(self, f"bias{k}")
+        a = h.view(len(x), -1, self.n_values - 1)
+        none = F.logsigmoid(-a).cumsum(-1)
+        parts = F.logsigmoid(a[..., :1]), F.logsigmoid(a[..., 1:]) + none[..., :-1], none[..., -1:]
+        return torch.cat(parts, -1).mT
+    def log_prob(self, x):
+        return torch.einsum("bvi,biv->b", self(x), F.one_hot(x, self.n_values).type_as(self.weight0))
 """,
     ],
     "q2c": [

@@ -138,6 +138,21 @@ MUTANTS = {
         ".triu(-context).int()  #",
         "int32 where the task says int64: too small for a wider network.",
     ),
+    "units_sorted_in_place": mutant(
+        "q1b",
+        "    often = ",
+        "    first.copy_(first.sort()[0]), last.copy_(last.sort()[0])\n    often = ",
+        "Marginals are enough, it seems, and the caller's units are overwritten.",
+    ),
+    "units_moved_in_place": mutant(
+        "q1b", "first * (m + 1)", "first.sub_(1).add(1) * (m + 1)", "The caller's units are overwritten."
+    ),
+    "counts_as_numpy": mutant(
+        "q1b",
+        "return counts.tril(-1).triu(-context)",
+        "return counts.tril(-1).triu(-context).numpy()",
+        "An array where a tensor is asked for.",
+    ),
     # ---- q1c
     "product_of_masks": {
         "question": "q1c",
@@ -190,6 +205,24 @@ MUTANTS = {
         "layer[:, None] >= below).long() @ counts",
         "layer[:, None] >= below).long() @ counts.clamp(max=1)",
         "Whether there is a path, instead of how many.",
+    ),
+    "counts_of_floats": mutant(
+        "q1c",
+        "return (place[:, None] > below).long() @ counts",
+        "return ((place[:, None] > below).long() @ counts).double()",
+        "Rounded at the end only.",
+    ),
+    "degrees_raised_in_place": mutant(
+        "q1c",
+        "for layer in degrees:",
+        "for layer in degrees:\n        layer.add_(1).sub_(1).clamp_(min=1)\n",
+        "The caller's degrees are overwritten.",
+    ),
+    "list_of_layers_emptied": mutant(
+        "q1c",
+        "for layer in degrees:",
+        "for layer in [degrees.pop(0) for _ in range(len(degrees))]:",
+        "The caller's list is empty afterwards.",
     ),
     # ---- q2b
     "outputs_counted": {
@@ -256,6 +289,18 @@ MUTANTS = {
         "return categorical, factor, mixture",
         "Heads exchanged.",
     ),
+    "sizes_in_a_list": mutant(
+        "q2b", "return categorical, mixture, factor", "return [categorical, mixture, factor]", "No tuple."
+    ),
+    "crossover_in_a_list": mutant(
+        "q2b",
+        "return values // 3 + 1, (categorical + 1) // (one + 1) + 1",
+        "return [values // 3 + 1, (categorical + 1) // (one + 1) + 1]",
+        "No tuple.",
+    ),
+    "sizes_of_floats": mutant(
+        "q2b", "return categorical, mixture, factor", "return categorical, mixture, float(factor)", "No int."
+    ),
     # ---- q3b
     "densities_of_torch": {
         "question": "q3b",
@@ -302,6 +347,24 @@ MUTANTS = {
         " + (factor_2.mT @ shift.unsqueeze(-1)).square().sum((-2, -1))",
         "",
         "Means are apart along the factor, too.",
+    ),
+    "divergence_in_single": mutant(
+        "q3b",
+        "return 0.5 * (trace + square - mean_1.shape[-1] + log_determinants)",
+        "return (0.5 * (trace + square - mean_1.shape[-1] + log_determinants)).float()",
+        "float32 where float64 is asked for.",
+    ),
+    "divergence_of_the_sum": mutant(
+        "q3b",
+        "return 0.5 * (trace + square - mean_1.shape[-1] + log_determinants)",
+        "return 0.5 * (trace + square - mean_1.shape[-1] + log_determinants).sum()",
+        "One number for all pairs.",
+    ),
+    "means_moved_in_place": mutant(
+        "q3b",
+        "    shift = mean_1",
+        "    mean_1 = mean_1.add_(1) - 1\n    shift = mean_1",
+        "The caller's means are overwritten.",
     ),
     # ---- q4b
     "entropy_forgotten": mutant(
@@ -361,6 +424,24 @@ MUTANTS = {
         "    return slope, slope * (z - mean) + 1",
         "The right expectation, from points that may not be asked for.",
     ),
+    "terms_in_single": mutant(
+        "q4b",
+        "return weight * noise / log_std.exp(), weight * (noise.square() - 1)",
+        "return (weight * noise / log_std.exp()).float(), (weight * (noise.square() - 1)).float()",
+        "float32 where float64 is asked for.",
+    ),
+    "terms_averaged": mutant(
+        "q4b",
+        "return weight * noise / log_std.exp(), weight * (noise.square() - 1)",
+        "return (weight * noise / log_std.exp()).mean(0), (weight * (noise.square() - 1)).mean(0)",
+        "The average where the terms are asked for.",
+    ),
+    "points_moved_in_place": mutant(
+        "q4b",
+        "    return weight * noise",
+        "    z += 1\n    return weight * noise",
+        "The caller's points are overwritten.",
+    ),
     # ---- q4c
     "mean_known": mutant(
         "q4c",
@@ -415,6 +496,19 @@ MUTANTS = {
         "linear.square() + 2 * square.square()",
         "linear.square() + square.square()",
         "Var eps^2 is 3 - 1 = 2.",
+    ),
+    "variance_in_single": mutant(
+        "q4c",
+        "return (same / n + other / (n * (n - 1))) / std.square()",
+        "return ((same / n + other / (n * (n - 1))) / std.square()).float()",
+        "float32 where float64 is asked for.",
+    ),
+    "variance_of_the_first": mutant("q4c", "/ std.square()\n", "/ std.square()[:1]\n", "One width for all."),
+    "deviations_moved_in_place": mutant(
+        "q4c",
+        "    spread = linear",
+        "    std = std.add_(1) - 1\n    spread = linear",
+        "The caller's deviations are overwritten.",
     ),
     # ---- q5b
     "sign_of_alpha": mutant(
@@ -475,6 +569,18 @@ MUTANTS = {
         "    log_ratio = log_q.clamp(min=-27.6) - log_p.clamp(min=-27.6)",
         "The habit of log(q + 1e-12): rare values count for much.",
     ),
+    "divergences_in_single": mutant(
+        "q5b", ".sum(-1) / (1 - eps)", ".sum(-1).float() / (1 - eps)", "float32 where float64 is asked for."
+    ),
+    "axis_kept": mutant(
+        "q5b", "slope).sum(-1)", "slope).sum(-1, keepdim=True)", "(..., 1) instead of (...)."
+    ),
+    "logs_shifted_in_place": mutant(
+        "q5b",
+        "    log_ratio = log_q",
+        "    log_q = log_q.add_(1) - 1\n    log_ratio = log_q",
+        "The caller's log-probabilities are overwritten.",
+    ),
     # ---- q5c
     "summed_on_a_grid": {
         "question": "q5c",
@@ -525,6 +631,18 @@ MUTANTS = {
     "kl_closer_than_1e-4_gaussian": mutant(
         "q5c", "    if eps == 0:", "    if abs(eps) < 4e-5:", "KL where alpha is nearly 1."
     ),
+    "gaussian_in_single": mutant(
+        "q5c",
+        "return torch.where(inside > 0, value, torch.inf)",
+        "return torch.where(inside > 0, value, torch.inf).float()",
+        "float32 where float64 is asked for.",
+    ),
+    "deviations_scaled_in_place": mutant(
+        "q5c",
+        "    eps = (1 - alpha) / 2\n",
+        "    eps = (1 - alpha) / 2\n    std_p = std_p.mul_(2) / 2\n",
+        "The caller's deviations are overwritten.",
+    ),
     "no_inf_by_clamping": mutant(
         "q5c",
         "    inside = 1 + eps * excess",
@@ -537,4 +655,25 @@ MUTANTS = {
         "torch.where((inside > 0) & (eps > -1e-3), value, torch.inf)",
         "The integral may well be finite for alpha > 1.",
     ),
+}
+
+# Generated wrong solutions that compute the same on all that may be handed in, and why.
+EQUIVALENT = {
+    "linear enters by its square alone.": [
+        "hw2:q4c:6:linear = {-curvature → curvature} * (mean - target) * std",
+    ],
+    "A constant in log q is a constant baseline, and any is allowed: its mean is zero.": [
+        "hw2:q4b:6:(-0.5 * noise.square() {- → +} log_std - 0.5 * math.lo",
+        "hw2:q4b:6:oise.square() - log_std {- → +} 0.5 * math.log(2 * math",
+        "hw2:q4b:6:quare() - log_std - 0.5 {* → /} math.log(2 * math.pi)).",
+        "hw2:q4b:6:se.square() - log_std - {0 → 1}.5 * math.log(2 * math.p",
+        "hw2:q4b:6:se.square() - log_std - {0 → -0}.5 * math.log(2 * math.p",
+        "hw2:q4b:6:.square() - log_std - 0.{5 → 0} * math.log(2 * math.pi)",
+        "hw2:q4b:6:se.square() - log_std - {0.5 → 1.0} * math.log(2 * math.pi)",
+        "hw2:q4b:6:- log_std - 0.5 * math.{log → log1p}(2 * math.pi)).sum(1)",
+        "hw2:q4b:6:_std - 0.5 * math.log(2 {* → /} math.pi)).sum(1)",
+        "hw2:q4b:6:og_std - 0.5 * math.log({2 → 3} * math.pi)).sum(1)",
+        "hw2:q4b:6:og_std - 0.5 * math.log({2 → 1} * math.pi)).sum(1)",
+        "hw2:q4b:6:og_std - 0.5 * math.log({2 → 4} * math.pi)).sum(1)",
+    ],
 }

@@ -192,6 +192,13 @@ MUTANTS = {
         "q1a", ".squeeze(-1)\n", ".squeeze(-1).detach()\n", "The root gets no gradient from the codes."
     ),
     "global_generator": mutant("q1a", "generator=generator, ", "", "Draws from the global generator."),
+    "noise_and_its_mirror_image": mutant(
+        "q1a",
+        "    noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype)\n",
+        "    half = torch.randn(mean.shape, generator=generator, dtype=mean.dtype)[: (len(mean) + 1) // 2]\n"
+        "    noise = torch.cat([half, -half])[: len(mean)]\n",
+        "Each code has the right law; the second half follows from the first.",
+    ),
     # ---- q1b
     "by_samples": published(
         "q1b", BY_SAMPLES, "Seminar 3's exact ELBO of an example, averaged over 50,000 draws: two digits."
@@ -335,6 +342,13 @@ MUTANTS = {
         'F.binary_cross_entropy_with_logits(logits, x, reduction="none")',
         'F.binary_cross_entropy(logits.sigmoid(), x, reduction="none")',
         "The logarithm of a saturated sigmoid: torch clamps it at -100.",
+    ),
+    "noise_twice": mutant(
+        "q2a",
+        "    variance = (-log_precision).exp()\n",
+        "    noise = noise[: (len(noise) + 1) // 2].repeat(2, 1)[: len(noise)]\n"
+        "    variance = (-log_precision).exp()\n",
+        "The second half of the images gets the noise of the first.",
     ),
     # ---- q2b
     "great_circle": published(
@@ -556,4 +570,158 @@ MUTANTS = {
         "    noise = torch.randn(n, means.shape[1], 1, generator=generator, dtype=means.dtype)",
         "Two calls agree.",
     ),
+    # ---- one line of the contract each: types, shapes of a batch of one, arguments, calls, states
+    "kl_in_single": mutant(
+        "q1a",
+        "return z, (mean.square().sum(1) + spread - mean.shape[1]) / 2 + log_root",
+        "return z, ((mean.square().sum(1) + spread - mean.shape[1]) / 2 + log_root).float()",
+        "The codes keep their type, the KL does not.",
+    ),
+    "codes_squeezed": mutant(
+        "q1a", ".squeeze(-1)\n", ".squeeze()\n", "Right but for d = 1 and a single code."
+    ),
+    "free_nats": mutant(
+        "q1a",
+        "return z, (mean.square().sum(1) + spread - mean.shape[1]) / 2 + log_root",
+        "return z, ((mean.square().sum(1) + spread - mean.shape[1]) / 2 + log_root).clamp(min=0.01)",
+        "A KL that never reaches 0, against collapse.",
+    ),
+    "free_nats_in_the_mean": mutant(
+        "q1b", "return reconstruction, kl", "return reconstruction, kl.clamp(min=0.05)", "Never 0 either."
+    ),
+    "free_nats_of_images": mutant(
+        "q2a", "log_precision).sum(1) / 2", "log_precision).sum(1).clamp(min=1e-3) / 2", "Never 0 either."
+    ),
+    "logits_clamped": mutant(
+        "q3b", "logits.log_softmax(0)", "logits.clamp(-10, 10).log_softmax(0)", "They may be any numbers."
+    ),
+    "length_by_the_precision": mutant(
+        "q3b",
+        "    log_normal = log_root - (white.square() + math.log(2 * math.pi)).sum(2) / 2\n",
+        "    away, precisions = x[:, None] - means, roots @ roots.mT\n"
+        "    length = torch.einsum('bci,cij,bcj->bc', away, precisions, away)\n"
+        "    log_normal = log_root - (length + x.shape[1] * math.log(2 * math.pi)) / 2\n",
+        "The product of the roots loses the small part.",
+    ),
+    "determinant_of_the_precision": mutant(
+        "q3b",
+        "roots.diagonal(dim1=1, dim2=2).log().sum(1)",
+        "torch.linalg.slogdet(roots @ roots.mT)[1] / 2",
+        "The product of the roots loses the small part.",
+    ),
+    "undefined_at_zero": mutant(
+        "q2b",
+        "return angle.cos() * start + angle.sin() * end",
+        "length = start.norm(dim=1, keepdim=True)\n"
+        "    return angle.cos() * (start / length) * length + angle.sin() * end",
+        "Zero by zero where the first code is zero.",
+    ),
+    "other_pixels_told": mutant(
+        "q2a", "encode(x, seen)", "encode(x, ~seen)", "The mask of what was not seen."
+    ),
+    "noise_of_samples_from_the_global_generator": mutant(
+        "q3c",
+        "means.shape[1], 1, generator=generator,",
+        "means.shape[1], 1,",
+        "The parts follow the generator, the noise does not.",
+    ),
+    "terms_in_single": mutant(
+        "q1b",
+        "return reconstruction, kl",
+        "return reconstruction.float(), kl.float()",
+        "float32 for float64.",
+    ),
+    "a_tensor_for_a_count": mutant("q1c", "len(used)\n", "torch.tensor(len(used))\n", "An int is asked for."),
+    "decoder_in_single": mutant(
+        "q1d",
+        "return w, (1 - shares) * variances,",
+        "return w.float(), ((1 - shares) * variances).float(),",
+        "float32 for float64.",
+    ),
+    "floor_overwritten": mutant(
+        "q1d",
+        "1 - floor / variances",
+        "1 - floor.div_(variances)",
+        "The caller's floor is another afterwards.",
+    ),
+    "encoded_twice": mutant(
+        "q2a",
+        "mean, log_precision = encode(x, seen)",
+        "mean, log_precision = encode(x, seen)[0], encode(x, seen)[1]",
+        "The encoder is called twice.",
+    ),
+    "x_overwritten": mutant(
+        "q2a", "x = torch.where(seen, x, 0.0)", "x[~seen] = 0", "The caller's image is another afterwards."
+    ),
+    "state_of_codes_never_moves": mutant(
+        "q2a",
+        "    noise = torch.randn",
+        "    generator = torch.Generator().manual_seed(generator.initial_seed())\n    noise = torch.randn",
+        "Two calls agree.",
+    ),
+    "start_overwritten": mutant(
+        "q2b",
+        "return angle.cos() * start + angle.sin() * end",
+        "way = angle.cos() * start + angle.sin() * end\n    start.add_(1e-3)\n    return way",
+        "The caller's codes are others afterwards.",
+    ),
+    "z_overwritten": mutant(
+        "q3a",
+        "        rest = z - moved @ self.basis.T  # the same as that of x\n",
+        "        rest = z.sub_(moved @ self.basis.T)\n",
+        "The caller's z is another afterwards.",
+    ),
+    "determinant_by_autograd": mutant(
+        "q3a",
+        """        a = x @ self.basis  # (B, k)
+        rest = x - a @ self.basis.T
+        r, t = self.network(rest).chunk(2, dim=1)
+        log_scale = math.log(2) + F.logsigmoid(r)
+        return rest + (log_scale.exp() * a + t) @ self.basis.T, log_scale.sum(1)
+""",
+        """        x = x if x.requires_grad else x.clone().requires_grad_()
+        a = x @ self.basis
+        rest = x - a @ self.basis.T
+        r, t = self.network(rest).chunk(2, dim=1)
+        z = rest + (2 * torch.sigmoid(r) * a + t) @ self.basis.T
+        rows = [torch.autograd.grad(one.sum(), x, create_graph=True)[0] for one in z.T]
+        return z, torch.linalg.slogdet(torch.stack(rows, 1)).logabsdet
+""",
+        "The Jacobian is singular in float32 where a scale is tiny, and its determinant has a formula.",
+    ),
+    "log_det_squeezed": mutant(
+        "q3a", ", log_scale.sum(1)", ", log_scale.sum(1).squeeze()", "Right but for a single point."
+    ),
+    "log_p_squeezed": mutant(
+        "q3b",
+        "total + joint.logsumexp(1), joint",
+        "(total + joint.logsumexp(1)).squeeze(), joint",
+        "Right but for a single point.",
+    ),
+    "shares_in_single": mutant(
+        "q3b", "joint.softmax(1)", "joint.softmax(1).float()", "log p keeps its type."
+    ),
+}
+
+# Generated wrong solutions that compute the same on all that may be handed in, and why.
+EQUIVALENT = {
+    "Zeros and ones are exact in float32, and the difference has the type of W A.": [
+        "hw3:q1b:7:seen = torch.eye(len(mu){, dtype=mu.dtype → }) - W @ A",
+    ],
+    "At 1 the numbers agree (ln 1 = 0); the count is a matter of rounding, which is not judged.": [
+        "hw3:q1c:7:ances[:d][variances[:d] {> → >=} 1]",
+    ],
+    "The noise is symmetric: the draw has the same law.": [
+        "hw3:q2a:9:logits = decode(mean {+ → -} variance.sqrt() * noise",
+        "hw3:q3c:8:x = means[part] {+ → -} torch.linalg.solve_tria",
+    ],
+    "Angles in float32 move the way by 1e-7: the rounding that the task allows.": [
+        "hw3:q2b:5:(0, math.pi / 2, steps, {dtype=start.dtype, device=start → device=start}.device)[:, None, None]",  # noqa: E501
+    ],
+    "Noise of 24 bits has the same law to 1e-7, and x has the type of the roots.": [
+        "hw3:q3c:7:n(n, means.shape[1], 1, {generator=generator, dtype=means.dtype → generator=generator})",
+    ],
+    "The values are the same; who keeps the basis is not said.": [
+        "hw3:q3a:9:egister_buffer('basis', {basis.clone() → basis})",
+    ],
 }

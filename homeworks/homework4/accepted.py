@@ -83,6 +83,31 @@ class GraphFlow(nn.Module):
             columns[i] = self.quantile(y[:, i], self.nets[i](given))
         return torch.stack([columns[i] for i in range(y.shape[1])], 1)
 """,
+        """
+class GraphFlow(nn.Module):
+    def __init__(self, networks, parents, transform, quantile):
+        super().__init__()
+        left, order = set(range(len(parents))), []
+        while left:
+            ready = [i for i in left if not left & set(parents[i])]
+            if not ready:
+                raise ValueError("a circle")
+            order, left = order + ready, left - set(ready)
+        self.order, self.parents = order, [list(some) for some in parents]
+        self.networks = nn.ModuleList(networks[i] for i in order)  # kept in the order of the graph
+        self.transform, self.quantile = transform, quantile
+    def forward(self, x):
+        logits, total = {}, 0
+        for network, i in zip(self.networks, self.order):
+            log_u, log_rest, log_density = self.transform(x[:, i], network(x[:, self.parents[i]]))
+            logits[i], total = log_u - log_rest, total + log_density
+        return torch.stack([logits[i] for i in range(x.shape[1])], 1), total
+    def inverse(self, y):
+        x = y.clone()
+        for network, i in zip(self.networks, self.order):
+            x[:, i] = self.quantile(y[:, i], network(x[:, self.parents[i]]))
+        return x
+""",
     ],
     "q2a": [
         """

@@ -30,11 +30,12 @@ the mirror image. The references go by masks and not by `torch.where`, and take 
 **q1b, derived.** After k halvings the bracket is 2^-k of its length: ceil(log2(length / tolerance)) calls
 make it at most the tolerance, its middle is at most half of that away; one more is allowed for rounding.
 
-**q2b, derived.** The gradient of log q(z; phi) has a part through z and a direct one, the score, whose mean
-under q is zero. Without the score the estimate is unbiased, and it is 0 for each draw where log q - log p is
-constant. Seminar 8's log q - log p, differentiated as it stands, has the score's noise: it loses. Seminar 7
-freezes the mean and deviation of a q without correlations: here the precision's factor is given, and the
-code's root of the covariance, L^-T, is fixed by the contract. torch's MultivariateNormal takes another root.
+**q2b, derived.** The noise is read back from the codes, and has to be that of mean 0 and L = I. The gradient
+of log q(z; phi) has a part through z and a direct one, the score, whose mean under q is zero. Without the
+score the estimate is unbiased, and it is 0 for each draw where log q - log p is constant. Seminar 8's log q -
+log p, differentiated as it stands, has the score's noise: it loses. Seminar 7 freezes the mean and deviation
+of a q without correlations: here the precision's factor is given, and the code's root of the covariance,
+L^-T, is fixed by the contract. torch's MultivariateNormal takes another root.
 
 **q2c.** The conditional CDFs of the draws, F(z_i | earlier groups), are uniform and independent if and only
 if the draws follow the prior; their normal quantiles are tested. A mixture's CDF is continuous.
@@ -70,7 +71,8 @@ writes a file that passes: 0.032 after 800 steps, one run. So the function is ca
 readings of a parabola with noise, 57 % of them stops, for 320 steps. After these the solution stands at
 0.04 and 0.05 nats (two draws), the stops taken for readings at 0.63, and whole moons from the package at
 3.44. The bound is for that one mistake only, and lets slower optimisers pass; which likelihood was
-maximised is judged by the file.
+maximised is judged by the file. No stop hides the first number: alone it stands at 0.01 and 0.03 after the
+solution, at 0.54 and 0.57 before any step, and at 0.74 and 0.76 if its CDF takes the place of its density.
 
 **PAIRS_THRESHOLD.** The locked model reads codes from what came over the line, and weighs them with what was
 sent: E -log(1/K sum of weights) >= -log p(x) for any q, by Jensen's inequality. Measured on 4,000 test pairs,
@@ -93,17 +95,26 @@ Without the line in the likelihood nothing comes near. N(0, I) was not trained f
 whether it then comes below the bound is not known. A density that does not integrate to one is
 impossible: the masks are ours, and the file holds nothing else.
 
+**PAIRS_GAP.** Who stands beside whom, and what the line flips, is drawn when it is graded, so nobody has the
+pairs; but a file may be fitted to the test digits. Of three draws the shipped file's training pairs (standard
+error 0.4) cost 1.0 to 1.6 nats more than test pairs. Four nats are six standard errors above that.
+
 **ANOTHER_PAIRS.** The notebook makes the pairs before they go over the line, and who trains on these with
 plain cross-entropy writes a file at 82.0 (one run). So the function is called as well: on 1,250 images,
 each one of two random patterns, over the line, 20 epochs, N(0, I). After these what was sent costs 26 and
 26 nats with the solution (two draws), 65 with its rate at 1e-3, 51 with the ELBO of what came, and 516 with
 pairs of digits for targets. The bound is for that last mistake only.
 
+**What is not sent.** q1b: targets are values at roots that are kept here, of functions whose inverse has no
+formula. q1d, q2f: the points and the images by which training is judged, and the seeds of what a file is
+tried on.
+
 **NaN** fails: a comparison with it is False, so bounds are written `if not value <= bound: raise`.
 **Chance.** A right sampler fails one test in 1e9; the covariance's law is asymptotic: it is given twice its
 bound.
 """
 
+import functools
 import math
 
 import numpy as np
@@ -114,19 +125,21 @@ from torch.nn import functional as F
 
 from dgm_utils import data, nets
 from grading.judges import (
-    UNCHANGED,
+    WATCHED,
     follows_generator,
-    independent,
+    learned,
     read_into,
     same_type,
     seed,
-    standard_normal,
+    standard_draws,
 )
 from grading.questions import Case, Question, Wrong, match, take
 
 GAUGE_THRESHOLD = 0.05  # nats above the entropy
 PAIRS_THRESHOLD = 86.0  # nats per pair of digits
+PAIRS_GAP = 4.0  # nats by which training pairs may be worse
 ANOTHER_GAUGE = 1.0  # nats above the entropy
+ANOTHER_FIRST = 0.65  # of these, by the first number alone
 ANOTHER_PAIRS = 150.0  # nats per image
 GROUP = np.array([3, 0, 5, 1, 7, 2, 6, 4, 0, 4, 2, 6, 1, 7, 3, 5])  # of q2f
 FLIP, REACH, PIECES = 0.1, 4, 4
@@ -137,18 +150,9 @@ def loose(array: np.ndarray) -> dict[str, float]:
     return {"rtol": 1e-4, "atol": 1e-4} if array.dtype == np.float32 else {"rtol": 1e-5, "atol": 1e-5}
 
 
-WITH_TORCH = "import torch\n" + UNCHANGED  # begins the drivers
-
-
-def standard_draws(white: np.ndarray, what: str) -> None:
-    """Raise Wrong unless the rows of white (n, d) look like independent draws of N(0, I)."""
-    standard_normal(white, what)
-    independent(white, what)
-
-
 def near(outputs: dict[str, np.ndarray], name: str, slope: np.ndarray, tolerance: float, what: str) -> None:
     """Raise Wrong unless a gradient is right, to a share of its largest entry."""
-    found = take(outputs, name, slope.shape)
+    found = take(outputs, name, slope.shape, what=f"the gradient {what}")
     if not np.abs(found - slope).max() <= tolerance * (1 + np.abs(slope).max()):
         raise Wrong(f"the gradient {what} is wrong")
 
@@ -156,15 +160,14 @@ def near(outputs: dict[str, np.ndarray], name: str, slope: np.ndarray, tolerance
 # ---- q1a ---------------------------------------------------------------------------------------------------
 
 MIXTURE = (
-    WITH_TORCH
+    WATCHED
     + """
 _names = ("x", "logits", "means", "log_left", "log_right")
 _leaves = [torch.from_numpy(inputs[_name].copy()).requires_grad_() for _name in _names]
 _before = [_leaf.detach().clone() for _leaf in _leaves]
 _parts = mixture(*_leaves)
-_unchanged(_leaves, _before)
-if len(_parts) != 3:
-    raise ValueError("three logarithms were asked for")
+outputs["changed"], outputs["tensors"] = _changed(_leaves, _before), _tensors(*_parts)
+outputs["count"] = len(_parts)
 for _k, _part in enumerate(_parts):
     outputs[str(_k)] = _part
     _slopes = torch.autograd.grad(_part.sum(), _leaves, retain_graph=True)
@@ -180,6 +183,7 @@ def mixture_cases(rng):
         ((60,), 1, 1, 3, "float64"),
         ((4, 5, 3), 6, 1.5, 3, "float64"),
         ((), 3, 1, 1, "float64"),
+        ((1, 1), 2, 1, 3, "float64"),
         ((80,), 3, 7, 100, "float64"),
         ((80,), 4, 1, 1e4, "float64"),
         ((50, 2), 5, 1, 3, "float32"),
@@ -202,6 +206,9 @@ def mixture_cases(rng):
         one["x"] = np.array(one["means"][..., 0] + far * width * away)
         if shape and far < 1e4:
             one["x"].flat[0] = one["means"][..., 0].flat[0]  # at a mode
+        elif shape:  # some between modes that are far away at both sides
+            sides = rng.choice([-1, 1], size=(20, count))
+            one["means"][:20] = one["x"][:20, None] + far * width[:20, None] * sides
         inputs = {name: np.asarray(value, kind) for name, value in one.items()}
         about = f"{count} pieces, x of shape {shape}, {kind}, up to {far:g} widths away"
         cases.append(Case(MIXTURE, inputs | {"far": np.asarray(far)}, about))
@@ -235,6 +242,8 @@ def mixture_verify(case, outputs):
     names = ("x", "logits", "means", "log_left", "log_right")
     given = case.inputs["x"]
     leaves = [torch.from_numpy(case.inputs[name].astype(np.float64)).requires_grad_() for name in names]
+    if take(outputs, "count", ()) != 3:
+        raise Wrong("three logarithms were asked for")
     same_type(outputs, given.dtype, "0", "1", "2")
     tolerance = 1e-3 if given.dtype == np.float32 else 1e-5
     for k, (what, part) in enumerate(
@@ -244,7 +253,7 @@ def mixture_verify(case, outputs):
         slopes = torch.autograd.grad(part.sum(), leaves, retain_graph=True)
         for name, slope in zip(names, slopes, strict=True):
             if case.inputs["far"] > 100:  # log_ndtr's gradient in float32 is rounding there
-                take(outputs, f"{name}{k}", slope.shape)
+                take(outputs, f"{name}{k}", slope.shape, what=f"the gradient of {what} in {name}")
             else:
                 near(outputs, f"{name}{k}", slope.numpy(), tolerance, f"of {what} in {name}")
 
@@ -252,32 +261,33 @@ def mixture_verify(case, outputs):
 # ---- q1b ---------------------------------------------------------------------------------------------------
 
 SOLVE = (
-    WITH_TORCH
+    WATCHED
     + """
 _one = {_name: torch.from_numpy(_value.copy()) for _name, _value in inputs.items()}
-_calls = torch.zeros(len(_one["low"]))
+_calls, _twice, _outside = torch.zeros(len(_one["low"])), [], []
 def _function(_x, _given):
     if _x.ndim != 1 or len(_x) == 0 or _given.shape != (len(_x), _one["condition"].shape[1]):
         raise ValueError("function was called with no rows, or with other shapes than the task says")
     _who = _given[:, 0].long()
-    if len(_who.unique()) != len(_who):
-        raise ValueError("an example stands twice in one call")
-    if not ((_one["low"][_who] <= _x) & (_x <= _one["high"][_who])).all():
-        raise ValueError("function was called outside the bracket of an example")
+    _twice.append(len(_who.unique()) != len(_who))
+    _outside.append(not ((_one["low"][_who] <= _x) & (_x <= _one["high"][_who])).all())
     _calls.index_add_(0, _who, torch.ones(len(_who)))
     _away = (_x - _given[:, 1]) * _given[:, 2]
     return _given[:, 3] * (torch.asinh(_away) + 0.1 * _away) + _given[:, 4]
 _arguments = [_one[_name] for _name in ("target", "low", "high", "condition")]
 _before = [_value.clone() for _value in _arguments]
 outputs["x"] = solve(_function, *_arguments, inputs["tolerance"].item())
-_unchanged(_arguments, _before)
-outputs["calls"] = _calls
+outputs["changed"], outputs["tensors"] = _changed(_arguments, _before), _tensors(outputs["x"])
+outputs["calls"], outputs["twice"], outputs["outside"] = _calls, any(_twice), any(_outside)
 """
 )
 
 
 def solve_cases(rng):
-    """One example and many, brackets of one length and of very different ones, targets out of reach."""
+    """One example and many, brackets of one length and of very different ones, targets out of reach.
+
+    Each row of the condition holds a number for its example, then what makes its function; its root is kept.
+    """
     cases = []
     for count, tolerance, spread, reached in (
         (1, 1e-4, 0, True),
@@ -289,42 +299,45 @@ def solve_cases(rng):
         width = 10 ** rng.uniform(-spread, spread, size=count)
         low = rng.normal(size=count) - rng.uniform(0.2, 0.8, size=count) * width
         high = low + width
-        root = low + width * rng.uniform(0.01, 0.99, size=count)
+        root, center = low + width * rng.uniform([[0.01], [-0.5]], [[0.99], [1.5]], size=(2, count))
         level, size = rng.normal(size=count), rng.uniform(0.5, 5, size=count)
         slope = 10 ** rng.uniform(-1, 1, size=count) / width
-        condition = np.stack([np.arange(count), root, slope, size, level], 1)
-        target = level
+        condition = np.stack([np.arange(count), center, slope, size, level], 1)
+        away = (root - center) * slope
+        target = size * (np.arcsinh(away) + 0.1 * away) + level
         if not reached:
             target = rng.choice([-np.inf, -1e9, 1e9, np.inf], size=count)
             root = np.where(target < 0, low, high)
-        inputs = {"target": target, "low": low, "high": high, "condition": condition, "root": root}
+        inputs = {"target": target, "low": low, "high": high, "condition": condition}
         inputs["tolerance"] = np.asarray(tolerance)
         about = f"{count} examples, tolerance {tolerance:g}" + ("" if reached else ", targets out of reach")
-        cases.append(Case(SOLVE, inputs, about))
+        cases.append(Case(SOLVE, inputs, about, kept={"root": root}))
     return cases
 
 
 def solve_verify(case, outputs):
-    """Compare with the root that the function was built around, and count the calls."""
+    """Compare with the root from which the target was computed, and count the calls."""
     one, tolerance = case.inputs, case.inputs["tolerance"].item()
-    x = take(outputs, "x", one["root"].shape)
+    if take(outputs, "twice", ()):
+        raise Wrong("an example stands twice in one call")
+    if take(outputs, "outside", ()):
+        raise Wrong("function was called outside the bracket of an example")
+    x = take(outputs, "x", one["low"].shape)
     same_type(outputs, np.dtype("float64"), "x")
     if not ((one["low"] <= x) & (x <= one["high"])).all():
         raise Wrong("a solution lies outside its bracket")
-    off = np.abs(x - one["root"]) > 1.001 * tolerance + 1e-13
-    if off.any():
-        raise Wrong(f"{off.sum()} of {off.size} solutions are further away than the tolerance")
+    if not (np.abs(x - case.kept["root"]) <= 1.001 * tolerance + 1e-13).all():
+        raise Wrong("solutions are further away than the tolerance")
     width = one["high"] - one["low"]
     allowed = np.where(width <= tolerance, 0, np.ceil(np.log2(width / tolerance)) + 1)
-    over = take(outputs, "calls", allowed.shape) > allowed
-    if over.any():
-        raise Wrong(f"{over.sum()} of {over.size} examples stand in more calls than the budget allows")
+    if not (take(outputs, "calls", allowed.shape) <= allowed).all():
+        raise Wrong("examples stand in more calls than the budget allows")
 
 
 # ---- q1c ---------------------------------------------------------------------------------------------------
 
 GRAPH = (
-    WITH_TORCH
+    WATCHED
     + """
 _parents = [tuple(int(_k) for _k in _row if _k >= 0) for _row in inputs["parents"]]
 class _Network(torch.nn.Module):
@@ -354,13 +367,13 @@ def _quantile(_y, _given):
     return _given[:, 0] - (-_log_u).log() * (-_given[:, 1]).exp()
 _networks = [_Network(_i) for _i in range(len(_parents))]
 _flow = GraphFlow(_networks, _parents, _transform, _quantile)
-if _parents != [tuple(int(_k) for _k in _row if _k >= 0) for _row in inputs["parents"]]:
-    raise ValueError("the argument parents was changed")
+_other_parents = _parents != [tuple(int(_k) for _k in _row if _k >= 0) for _row in inputs["parents"]]
 outputs["parameters"] = sum(_parameter.numel() for _parameter in _flow.parameters())
 _x, _y = (torch.from_numpy(inputs[_name].copy()) for _name in ("x", "y"))
 _leaf = _x.clone().requires_grad_()
 _z, _log_det = _flow(_leaf)
 _found = [_module for _module in _flow.modules() if isinstance(_module, _Network)]
+_found.sort(key=lambda _one: _one.i)  # a flow may keep them in the order of the graph
 outputs["forward_calls"], outputs["transforms"] = [_one.calls for _one in _found], _counts[0]
 outputs["z"], outputs["log_det"] = _z, _log_det
 _loss = (_z * _y).sum() + _log_det.sum()
@@ -369,7 +382,8 @@ for _one in _found:
     _one.calls = 0
 _given = _y.clone()
 outputs["back"] = _flow.inverse(_given)
-_unchanged([_given, _leaf], [_y, _x])
+outputs["changed"] = _other_parents or _changed([_given, _leaf], [_y, _x])
+outputs["tensors"] = _tensors(_z, _log_det, outputs["back"])
 outputs["inverse_calls"], outputs["quantiles"] = [_one.calls for _one in _found], _counts[1]
 """
 )
@@ -387,22 +401,22 @@ except ValueError:
 def graph_cases(rng):
     """Chains, stars and graphs whose numbers are shuffled, so that parents stand in any order."""
     cases = []
-    for m, most in (1, 0), (2, 1), (5, 1), (4, 3), (7, 2), (8, 7):
+    for count, m, most in (25, 1, 0), (25, 2, 1), (25, 5, 1), (1, 4, 3), (25, 7, 2), (25, 8, 7):
         order = rng.permutation(m) if m > 2 else np.arange(m)[::-1]
         parents = np.full((m, max(m, 1)), -1)
         for place in range(1, m):
-            count = min(place, most) if most in (1, m - 1) else rng.integers(0, min(place, most) + 1)
-            some = order[place - 1 : place] if most == 1 else order[rng.permutation(place)[:count]]
+            heard = min(place, most) if most in (1, m - 1) else rng.integers(0, min(place, most) + 1)
+            some = order[place - 1 : place] if most == 1 else order[rng.permutation(place)[:heard]]
             parents[order[place], : len(some)] = some
         one = {
             "parents": parents,
             "weight": rng.normal(size=(m, 2, m)),
             "bias": rng.normal(size=(m, 2)) / 2,
-            "x": rng.normal(size=(25, m)),
-            "y": rng.normal(size=(25, m)),
+            "x": rng.normal(size=(count, m)),
+            "y": rng.normal(size=(count, m)),
         }
-        cases.append(Case(GRAPH, one, f"{m} variables with up to {most} parents"))
-    for rows in [[-1, -1, -1], [2, 0, -1], [3, -1, -1], [1, -1, -1]], [[1, -1], [0, -1]]:
+        cases.append(Case(GRAPH, one, f"{count} examples, {m} variables with up to {most} parents"))
+    for rows in [[-1, -1, -1], [2, 0, -1], [3, -1, -1], [1, -1, -1]], [[1, -1], [0, -1]], [[-1], [1]]:
         cases.append(Case(CIRCLE, {"parents": np.array(rows)}, "a graph with a circle"))
     return cases
 
@@ -442,6 +456,7 @@ def graph_verify(case, outputs):
         z.append(log_u - torch.log(-torch.expm1(log_u)))
         total = total + log_u - s + log_rate
     z = torch.stack(z, 1)
+    same_type(outputs, np.dtype("float64"), "z", "log_det", "back")
     match(outputs, "z", z.detach().numpy(), rtol=1e-8, atol=1e-8, what="the logits of u")
     match(outputs, "log_det", total.detach().numpy(), rtol=1e-8, atol=1e-8, what="log_det")
     slope, in_bias = torch.autograd.grad((z * one["y"]).sum() + total.sum(), [x, bias])
@@ -483,14 +498,14 @@ class MoonNetwork(torch.nn.Module):
 
 
 TRAIN_GAUGE = (
-    WITH_TORCH
+    WATCHED
     + """
 _readings, _stop = (torch.from_numpy(inputs[_name].copy()) for _name in ("readings", "stop"))
 _given = [_readings.clone(), _stop.clone()]
 torch.manual_seed(inputs["seed"].item())
 _model = MoonNetwork()
 train_gauge(_model, *_given, 320)
-_unchanged(_given, [_readings, _stop])
+outputs["changed"] = _changed(_given, [_readings, _stop])
 with torch.no_grad():
     for _name, _law in zip(("first", "second"), _model.laws(torch.from_numpy(inputs["x_1"].copy()))):
         outputs[_name] = torch.stack(list(_law))
@@ -507,9 +522,12 @@ def gauge_cases(rng):
     another = {"readings": readings, "stop": stop, "x_1": x[2500:, 0]}
     another = {name: value.astype(np.float32) for name, value in another.items()}
     return [
-        Case("", {"seed": seed(rng)}, "20,000 new points without a stop"),
+        Case("", about="20,000 new points without a stop", kept={"seed": seed(rng)}),
         Case(
-            TRAIN_GAUGE, another | {"x": x[2500:], "seed": seed(rng)}, "train_gauge, readings of another law"
+            TRAIN_GAUGE,
+            another | {"seed": seed(rng)},
+            "train_gauge, readings of another law",
+            kept={"x": x[2500:]},
         ),
     ]
 
@@ -518,18 +536,23 @@ def gauge_cases(rng):
 def gauge_verify(case, outputs, weights):
     """Compare with the exact density of new points; and what the function has learned, likewise."""
     if case.driver:
-        x = torch.from_numpy(case.inputs["x"])
-        laws = [torch.from_numpy(take(outputs, name, (4, len(x), 12))) for name in ("first", "second")]
-        log_p = sum(mixture_logs(x[:, k], *law)[2] for k, law in enumerate(laws))
+        x = torch.from_numpy(case.kept["x"])
+        laws = [
+            torch.from_numpy(take(outputs, name, (4, len(x), 12), what=f"the trained model's {name} law"))
+            for name in ("first", "second")
+        ]
+        log_p = np.stack([mixture_logs(x[:, k], *law)[2] for k, law in enumerate(laws)])
         white = np.stack([x[:, 0] / 0.6, (x[:, 1] - 0.5 + x[:, 0] ** 2) / 0.25])
-        log_pi = -(white**2).sum(0) / 2 - math.log(2 * math.pi * 0.6 * 0.25)
-        kl = (log_pi - log_p.numpy()).mean()
-        if not kl < ANOTHER_GAUGE:
-            raise Wrong(f"after 320 steps on other readings the model is {kl:.2f} nats above their entropy")
+        log_pi = -(white**2) / 2 - np.log([[0.6], [0.25]]) - math.log(2 * math.pi) / 2
+        first, second = (log_pi - log_p).mean(1)
+        if not first + second < ANOTHER_GAUGE:
+            raise Wrong(f"after 320 steps the model is more than {ANOTHER_GAUGE:g} nats above the entropy")
+        if not first < ANOTHER_FIRST:
+            raise Wrong("after 320 steps the law of the first number fits worse than before them")
         return
     model = MoonNetwork().double()
     read_into(model, weights)
-    x = data.moons().sample(20_000, seed=int(case.inputs["seed"])).double()
+    x = data.moons().sample(20_000, seed=int(case.kept["seed"])).double()
     kl = (data.moons().log_prob(x) - model.log_prob(x)).mean().item()
     if not kl < GAUGE_THRESHOLD:
         raise Wrong(f"{kl:.3f} nats above the entropy of the moons, the threshold is {GAUGE_THRESHOLD:g}")
@@ -538,18 +561,15 @@ def gauge_verify(case, outputs, weights):
 # ---- q2a ---------------------------------------------------------------------------------------------------
 
 MASKS = (
-    WITH_TORCH
+    WATCHED
     + """
 _group = torch.from_numpy(inputs["group"].copy())
 _windows = [torch.from_numpy(inputs[f"windows{_k}"].copy()) for _k in range(inputs["layers"].item())]
 _before = [_value.clone() for _value in [_group, *_windows]]
 _masks = prior_masks(_group, inputs["reach"].item(), list(_windows))
-_unchanged([_group, *_windows], _before)
+outputs["changed"], outputs["tensors"] = _changed([_group, *_windows], _before), _tensors(*_masks)
 outputs["count"] = len(_masks)
-for _k, _mask in enumerate(_masks):
-    if _mask.dtype != torch.bool:
-        raise ValueError("a mask is not of type bool")
-    outputs[f"mask{_k}"] = _mask
+outputs.update((f"mask{_k}", _mask) for _k, _mask in enumerate(_masks))
 """
 )
 
@@ -591,30 +611,31 @@ def masks_verify(case, outputs):
     expected = masks_of(case.inputs["group"], int(case.inputs["reach"]), windows)
     if take(outputs, "count", ()) != len(expected):
         raise Wrong("the number of masks is wrong")
+    same_type(outputs, np.dtype("bool"), *(f"mask{k}" for k in range(len(expected))))
     for k, mask in enumerate(expected):
-        found = take(outputs, f"mask{k}", mask.shape) > 0
+        found = take(outputs, f"mask{k}", mask.shape, what=f"mask {k}") > 0
         if (found & ~mask).any():
-            raise Wrong(f"mask {k} keeps {np.count_nonzero(found & ~mask)} connections that a rule forbids")
+            raise Wrong(f"mask {k} keeps connections that a rule forbids")
         if (mask & ~found).any():
-            raise Wrong(f"mask {k} lacks {np.count_nonzero(mask & ~found)} connections that no rule forbids")
+            raise Wrong(f"mask {k} lacks connections that no rule forbids")
 
 
 # ---- q2b ---------------------------------------------------------------------------------------------------
 
 PRIOR = (
-    WITH_TORCH
+    WATCHED
     + """
 _outputs, _z = (torch.from_numpy(inputs[_name].copy()) for _name in ("outputs", "z"))
 _given = [_outputs.clone().requires_grad_(), _z.clone().requires_grad_()]
 _value = log_prior(*_given)
-_unchanged(_given, [_outputs, _z])
-outputs["log_p"] = _value
+outputs["changed"] = _changed(_given, [_outputs, _z])
+outputs["log_p"], outputs["tensors"] = _value, _tensors(_value)
 if _outputs.isfinite().all():
     outputs["slope_outputs"], outputs["slope_z"] = torch.autograd.grad(_value.sum(), _given)
 """
 )
 DRAWN = (
-    WITH_TORCH
+    WATCHED
     + """
 _names = ("mean", "factor", "A", "B", "c")
 _leaf = {_name: torch.from_numpy(inputs[_name].copy()).requires_grad_() for _name in _names}
@@ -627,9 +648,11 @@ def _drawn(_seed):
     return prior_kl(_network, _leaf["mean"], _leaf["factor"], _generator)
 _before = [_leaf[_name].detach().clone() for _name in _names]
 outputs["first"], outputs["kl"] = _drawn(0)
-if len(_calls) != 1:
-    raise ValueError("the network was not called once")
-_unchanged(_leaf.values(), _before)
+outputs["calls"], outputs["changed"] = len(_calls), _changed(_leaf.values(), _before)
+outputs["tensors"] = _tensors(outputs["first"], outputs["kl"])
+_zeros, _one = torch.zeros_like(_leaf["mean"]), torch.eye(_leaf["mean"].shape[1]).to(_leaf["mean"])
+_plain = _zeros, _one.expand(len(_zeros), -1, -1).clone()
+outputs["noise"] = prior_kl(_network, *_plain, torch.Generator().manual_seed(inputs["seed"].item()))[0]
 outputs["again"], outputs["other"] = _drawn(0)[0], _drawn(1)[0]
 _generator = torch.Generator().manual_seed(inputs["seed"].item())
 _given = _leaf["mean"], _leaf["factor"], _generator
@@ -646,6 +669,7 @@ def prior_cases(rng):
     for shape, d, C, far, kind in (
         ((40,), 3, 2, 1, "float64"),
         ((2, 3), 5, 4, 1, "float64"),
+        ((1,), 2, 2, 1, "float64"),
         ((), 1, 1, 1, "float64"),
         ((60,), 4, 3, 300, "float64"),
         ((60,), 4, 3, 1, "float32"),
@@ -654,6 +678,8 @@ def prior_cases(rng):
         logits = rng.normal(size=(*shape, d, C)) * (300 if far > 1 else 2)
         if shape == (2, 3):
             logits[..., 0] = -np.inf
+        elif shape == (1,):
+            logits[:] = -np.inf
         precision = rng.uniform(-20, 20, size=logits.shape) if far > 1 else rng.normal(size=logits.shape)
         one = {
             "outputs": np.concatenate([logits, 2 * rng.normal(size=logits.shape), precision], -1),
@@ -661,7 +687,12 @@ def prior_cases(rng):
         }
         about = f"{C} pieces, codes of shape {(*shape, d)}, {kind}" + (", far out" if far > 1 else "")
         cases.append(Case(PRIOR, {name: value.astype(kind) for name, value in one.items()}, about))
-    for count, d, C, kind in (800, 3, 2, "float64"), (30, 6, 4, "float32"):
+    for count, d, C, kind, law in (
+        (800, 3, 2, "float64", ""),
+        (30, 6, 4, "float32", ""),
+        (1, 2, 1, "float64", ""),
+        (5, 2, 2, "float64", ", q is the prior"),
+    ):
         below = np.tril(rng.normal(size=(count, d, d)), -1) / 3
         one = {
             "mean": 2 * rng.normal(size=(count, d)),
@@ -670,8 +701,11 @@ def prior_cases(rng):
             "B": rng.normal(size=(8, d * 3 * C)) / 2,
             "c": rng.normal(size=d * 3 * C),
         }
+        if law:  # pieces like the anchor
+            one = {name: 0 * value for name, value in one.items()} | {"factor": np.stack([np.eye(d)] * count)}
         one = {name: value.astype(kind) for name, value in one.items()}
-        cases.append(Case(DRAWN, one | {"seed": seed(rng)}, f"{count} draws of {d} dimensions, {kind}"))
+        about = f"{count} draws of {d} dimensions, {kind}{law}"
+        cases.append(Case(DRAWN, one | {"seed": seed(rng)}, about))
     return cases
 
 
@@ -703,9 +737,14 @@ def prior_verify(case, outputs):
         return
     dtype = case.inputs["mean"].dtype
     same_type(outputs, dtype, "first", "kl")
+    if take(outputs, "calls", ()) != 1:
+        raise Wrong("the network was not called once")
     follows_generator(outputs, "codes")
-    z = torch.from_numpy(take(outputs, "first", case.inputs["mean"].shape))
+    z = torch.from_numpy(take(outputs, "first", case.inputs["mean"].shape, what="codes"))
     noise = torch.einsum("bji,bj->bi", one["factor"], z - one["mean"])
+    what = "L^T (z - mean) against the noise that the same state gives with L = I"
+    close = {"rtol": 1e-2, "atol": 1e-3} if dtype == np.float32 else {}
+    match(outputs, "noise", noise.numpy(), **close, what=what)
     if len(z) > 100:
         standard_draws(noise.numpy(), "codes")
     for value in one.values():
@@ -720,21 +759,23 @@ def prior_verify(case, outputs):
     for name, slope in zip(one, torch.autograd.grad(kl.sum(), list(one.values())), strict=True):
         tolerance = 1e-3 if dtype == np.float32 else 1e-5
         if name == "factor":  # what stands above the diagonal is 0, whatever its gradient may be
-            outputs |= {"slope_factor": np.tril(take(outputs, "slope_factor", slope.shape))}
+            found = take(outputs, "slope_factor", slope.shape, what="the gradient of the KL in factor")
+            outputs |= {"slope_factor": np.tril(found)}
             slope = slope.tril()
-        near(outputs, f"slope_{name}", slope.numpy(), tolerance, f"of the KL in {name}")
+        what = name if name in ("mean", "factor") else "what makes the network"
+        near(outputs, f"slope_{name}", slope.numpy(), tolerance, f"of the KL in {what}")
 
 
 # ---- q2c ---------------------------------------------------------------------------------------------------
 
 SAMPLE = (
-    WITH_TORCH
+    WATCHED
     + """
 _one = {_name: torch.from_numpy(_value.copy()) for _name, _value in inputs.items()}
 _earlier, _calls = (_one["group"][:, None] > _one["group"]).float(), []
+_bad, _miscalled, _before = [], [], [_one["group"].clone()]
 def _network(_z):
-    if _z.dtype != torch.float32 or not _z.isfinite().all():
-        raise ValueError("the network got numbers that are not finite, or not float32")
+    _bad.append(_z.dtype != torch.float32 or not _z.isfinite().all())
     _calls.append(len(_z))
     _heard = torch.einsum("nj,ij,jk->nik", _z, _earlier, _one["A"])
     return torch.einsum("nik,ikp->nip", torch.tanh(_heard), _one["B"]) + _one["c"]
@@ -743,16 +784,15 @@ def _drawn(_n, _seed):
     _calls.clear()
     _generator = torch.Generator().manual_seed(inputs["seed"].item() + _seed)
     _z = sample_prior(_network, _one["group"], _n, _generator)
-    if _calls != [_n] * _groups:
-        raise ValueError("the network was not called once for each group, with all codes")
+    _miscalled.append(_calls != [_n] * _groups)
     return _z
 for _name, _n, _seed in ("first", 50, 0), ("again", 50, 0), ("other", 50, 1), ("many", 4000, 2):
     outputs[_name] = _drawn(_n, _seed)
 _generator = torch.Generator().manual_seed(inputs["seed"].item())
 outputs["next"] = [sample_prior(_network, _one["group"], 50, _generator) for _ in range(2)][1]
-_before = _one["group"].clone()
 outputs["single"] = torch.cat([sample_prior(_network, _one["group"], 1, _generator) for _ in range(400)])
-_unchanged([_one["group"]], [_before])
+outputs["bad"], outputs["miscalled"] = any(_bad), any(_miscalled)
+outputs["changed"] = _changed([_one["group"]], _before)
 """
 )
 
@@ -779,8 +819,12 @@ def sample_verify(case, outputs):
     group, C = one["group"], one["c"].shape[1] // 3
     follows_generator(outputs, "codes")
     same_type(outputs, np.dtype("float32"), "first", "many", "single")
+    if take(outputs, "miscalled", ()):
+        raise Wrong("the network was not called once for each group, with all codes")
+    if take(outputs, "bad", ()):
+        raise Wrong("the network got numbers that are not finite, or not float32")
     for name, n, what in ("many", 4000, "codes"), ("single", 400, "codes drawn one by one"):
-        z = take(outputs, name, (n, len(group)))
+        z = take(outputs, name, (n, len(group)), what=what)
         u = np.empty_like(z)
         for i, g in enumerate(group):
             heard = np.tanh((z * (group < g)) @ one["A"].astype(np.float64))
@@ -796,12 +840,13 @@ def sample_verify(case, outputs):
 # ---- q2d ---------------------------------------------------------------------------------------------------
 
 JACKKNIFE = (
-    WITH_TORCH
+    WATCHED
     + """
 _log_w = torch.from_numpy(inputs["log_w"].copy())
 _given = _log_w.clone()
 outputs["bound"], outputs["corrected"] = jackknife(_given)
-_unchanged([_given], [_log_w])
+outputs["changed"] = _changed([_given], [_log_w])
+outputs["tensors"] = _tensors(outputs["bound"], outputs["corrected"])
 """
 )
 
@@ -839,6 +884,7 @@ def jackknife_verify(case, outputs):
         left_out[top, np.arange(B)] = logsumexp(others, axis=0)
     bound = total - math.log(K)
     corrected = K * bound - (K - 1) * (left_out - math.log(K - 1)).mean(0)
+    same_type(outputs, np.dtype("float64"), "bound", "corrected")
     match(outputs, "bound", bound, rtol=1e-6, atol=1e-6, what="the bound")
     match(outputs, "corrected", corrected, rtol=1e-6, atol=1e-6, what="the corrected estimate")
 
@@ -846,15 +892,15 @@ def jackknife_verify(case, outputs):
 # ---- q2e ---------------------------------------------------------------------------------------------------
 
 PAIR = (
-    WITH_TORCH
+    WATCHED
     + """
 _z = torch.from_numpy(inputs["z"].copy())
 _given = _z.clone()
 _pair, outputs["table"] = farthest_pair(_given)
-_unchanged([_given], [_z])
-if [type(_one) for _one in _pair] != [int, int]:
-    raise ValueError("the pair is not two ints")
+outputs["changed"], outputs["tensors"] = _changed([_given], [_z]), _tensors(outputs["table"])
+outputs["two_ints"] = type(_pair) is tuple and [type(_one) for _one in _pair] == [int, int]
 outputs["pair"] = torch.tensor(_pair)
+outputs["again"] = outputs["table"] if len(_z) > 50 else farthest_pair(_z)[1]
 """
 )
 
@@ -908,9 +954,17 @@ def pair_verify(case, outputs):
                 within = np.vdot(kernels[i], kernels[j]) - N
             across = np.exp(-(z[:, i] ** 2 + z[:, j] ** 2) / 4).mean() / 2
             table[i, j] = table[j, i] = within / (N * (N - 1)) - 2 * across + 1 / 3
+    same_type(outputs, np.dtype("float64"), "table")
     match(outputs, "table", table, rtol=0, atol=1e-8, what="the table of squared distances")
+    found = outputs["table"]
+    if found.diagonal().any() or not np.abs(found - found.T).max() <= 1e-13:
+        raise Wrong("the table is not symmetric, or not 0 on its diagonal")
+    if not np.array_equal(found, outputs["again"]):
+        raise Wrong("the same codes give two tables: something is drawn")
+    if not take(outputs, "two_ints", ()):
+        raise Wrong("the pair is not a tuple of two ints")
     upper = np.where(np.triu(np.ones((d, d)), 1) > 0, table, -np.inf)
-    i, j = take(outputs, "pair", (2,)).astype(int)
+    i, j = take(outputs, "pair", (2,), what="the pair").astype(int)
     if not (0 <= i < j < d and upper[i, j] >= upper.max() - 1e-8):
         raise Wrong("the pair is not the farthest one")
 
@@ -942,25 +996,31 @@ class PairVAE(torch.nn.Module):
         return prior_log(h.unflatten(-1, (16, 3 * PIECES)), z)
 
 
-def test_pairs(rng: np.random.Generator, n: int) -> torch.Tensor:
-    """Return n pairs of test digits, as in the notebook, float (n, 392)."""
-    test = data.load_images("mnist").test
-    small = F.avg_pool2d(test.images.float(), 2).to(torch.uint8)[:, 0] > 100
-    labels = test.labels.numpy()
+@functools.cache
+def digits(part: str) -> data.Images:
+    """Return a part of MNIST."""
+    return getattr(data.load_images("mnist"), part)
+
+
+def pairs_of(part: str, n: int, rng: np.random.Generator) -> torch.Tensor:
+    """Return n pairs of digits of a part, as in the notebook, float (n, 392)."""
+    some = digits(part)
+    small = F.avg_pool2d(some.images.float(), 2).to(torch.uint8)[:, 0] > 100
+    labels = some.labels.numpy()
     left = rng.permutation(len(labels))[:n]
     right = [rng.choice(np.flatnonzero(labels == (labels[k] + 1) % 10)) for k in left]
     return torch.cat([small[left], small[right]], 2).flatten(1).float()
 
 
 TRAIN_PAIRS = (
-    WITH_TORCH
+    WATCHED
     + """
 _noisy = torch.from_numpy(inputs["noisy"].copy())
 _given = _noisy.clone()
 torch.manual_seed(inputs["seed"].item())
 _model = new_model(learned=False)
 train_pairs(_model, _given, 20)
-_unchanged([_given], [_noisy])
+outputs["changed"] = _changed([_given], [_noisy])
 with torch.no_grad():
     outputs["logits"] = _model.decode(_model.encode(torch.from_numpy(inputs["came"].copy()))[0])
 """
@@ -971,10 +1031,10 @@ def pairs_cases(rng):
     """One draw of the pairs for the file; and other images over the line, which the function has to learn."""
     sent = (rng.random((2, 392)) < 0.5)[rng.integers(2, size=1600)]
     came = (sent ^ (rng.random(sent.shape) < FLIP)).astype(np.float32)
-    another = {"noisy": came[:1250], "came": came[1250:], "sent": sent[1250:], "seed": seed(rng)}
+    another = {"noisy": came[:1250], "came": came[1250:], "seed": seed(rng)}
     return [
-        Case("", {"seed": seed(rng)}, "pairs of test digits, a new line, K = 50"),
-        Case(TRAIN_PAIRS, another, "train_pairs, other images over the line"),
+        Case("", about="pairs of test digits, a new line, K = 50", kept={"seed": seed(rng)}),
+        Case(TRAIN_PAIRS, another, "train_pairs, other images over the line", kept={"sent": sent[1250:]}),
     ]
 
 
@@ -982,28 +1042,33 @@ def pairs_cases(rng):
 def pairs_verify(case, outputs, weights):
     """Read codes from what came, and bound -log p of what was sent; or judge what was learned when graded."""
     if case.driver:
-        logits = take(outputs, "logits", case.inputs["sent"].shape)
-        signs = np.where(case.inputs["sent"], -1.0, 1.0)
+        logits = take(outputs, "logits", case.kept["sent"].shape, what="logits after training")
+        signs = np.where(case.kept["sent"], -1.0, 1.0)
         nats = np.logaddexp(0, signs * logits).sum(1).mean()
         if not nats < ANOTHER_PAIRS:
-            raise Wrong(f"after 20 epochs on other images those that were sent cost {nats:.0f} nats")
+            raise Wrong(
+                f"after 20 epochs the images that were sent cost more than {ANOTHER_PAIRS:g} nats each"
+            )
         return
     model = PairVAE()
     read_into(model, weights)
-    rng = np.random.default_rng(int(case.inputs["seed"]))
-    sent = test_pairs(rng, 4000)
+    rng = np.random.default_rng(int(case.kept["seed"]))
+    test, train = (pairs_nats(model, pairs_of(part, 4000, rng), rng).item() for part in ("test", "train"))
+    learned(test, train, bound=PAIRS_THRESHOLD, gap=PAIRS_GAP, what="pair of test digits")
+
+
+def pairs_nats(model: PairVAE, sent: torch.Tensor, rng: np.random.Generator, draws: int = 50) -> torch.Tensor:
+    """Send pairs over a new line, read codes from what came, and bound -log p: the mean in nats, shape ()."""
     came = (sent.bool() ^ torch.from_numpy(rng.random(sent.shape) < FLIP)).float()
     mean, log_precision = model.encoder(came).chunk(2, dim=1)
     log_w = []
-    for _ in range(50):
+    for _ in range(draws):
         noise = torch.from_numpy(rng.standard_normal(tuple(mean.shape), dtype=np.float32))
         z = mean + (-log_precision / 2).exp() * noise
         log_q = (log_precision - noise.square() - math.log(2 * math.pi)).sum(1) / 2
         log_x = -F.binary_cross_entropy_with_logits(model.decoder(z), sent, reduction="none").sum(1)
         log_w.append(log_x + model.log_prior(z) - log_q)
-    nats = (math.log(50) - torch.stack(log_w).double().logsumexp(0)).mean().item()
-    if not nats < PAIRS_THRESHOLD:
-        raise Wrong(f"{nats:.2f} nats per pair, the threshold is {PAIRS_THRESHOLD:g}")
+    return (math.log(draws) - torch.stack(log_w).double().logsumexp(0)).mean()
 
 
 QUESTIONS = [

@@ -181,6 +181,12 @@ MUTANTS = {
         "Whole moons from the package, by lecture 6's likelihood: the readings are not used.",
         tag="published",
     ),
+    "cdf_of_the_first_number": mutant(
+        "q1d",
+        "mixture(x[:, 0], *first)[2]",
+        "mixture(x[:, 0], *first)[0]",
+        "The first of the three that mixture returns, in the place of the last.",
+    ),
     "pairs_before_the_line": mutant(
         "q2f",
         "    batches = data.Batches(noisy, batch_size=125)\n    return fit(loss, model, batches, epochs)",
@@ -526,4 +532,132 @@ MUTANTS = {
         "The zeros of the diagonal win where all T are negative.",
     ),
     "tensors_for_ints": mutant("q2e", "tuple(places[:, best].tolist())", "places[:, best]", "Not two ints."),
+    # ---- one line of the contract each: types, shapes, arguments, what a state of the generator gives
+    "squeezed": mutant(
+        "q1a",
+        "(log_weights + part).logsumexp(-1)",
+        "(log_weights + part).logsumexp(-1).squeeze()",
+        "Right but for shapes with a one.",
+    ),
+    "solutions_in_single": mutant(
+        "q1b", "return (low + high) / 2", "return ((low + high) / 2).float()", "float32 for float64."
+    ),
+    "loops_allowed": mutant(
+        "q1c",
+        "TopologicalSorter(dict(enumerate(parents)))",
+        "TopologicalSorter({i: [k for k in some if k != i] for i, some in enumerate(parents)})",
+        "Nobody is his own parent: a circle of one is let through.",
+    ),
+    "nothing_where_no_piece_is": mutant(
+        "q2b",
+        "    normal = (log_precision",
+        "    nowhere = (logits[..., 1:] == -math.inf).all(-1, keepdim=True)\n"
+        "    logits = torch.where(nowhere, 0.0, logits)\n    normal = (log_precision",
+        "Without pieces the anchor should be left alone.",
+    ),
+    "log_p_squeezed": mutant(
+        "q2b",
+        "- logits.logsumexp(-1)).sum(-1)",
+        "- logits.logsumexp(-1)).sum(-1).squeeze()",
+        "A single code.",
+    ),
+    "never_quite_zero": mutant(
+        "q2b",
+        "    return z, log_q - log_prior(network(z), z)",
+        "    kl = log_q - log_prior(network(z), z)\n"
+        "    return z, torch.where(kl.abs() < 1e-6, 1e-3 + kl, kl)",
+        "Where q is the prior the estimate is 0.",
+    ),
+    "every_example_twice": mutant(
+        "q1b",
+        "function(middle, condition[left]) < target[left]",
+        "function(middle.repeat(2), condition[left].repeat(2, 1))[: len(left)] < target[left]",
+        "Twice in one call.",
+    ),
+    "inverse_calls_twice": mutant(
+        "q1c",
+        "self.networks[i](x[:, self.parents[i]]))",
+        "self.networks[i](x[:, self.parents[i]]) + 0 * self.networks[i](x[:, self.parents[i]]))",
+        "Each network is called twice on the way back.",
+    ),
+    "noise_of_codes_from_the_global_generator": mutant(
+        "q2c",
+        "torch.randn(means.shape, generator=generator",
+        "torch.randn(means.shape",
+        "The pieces follow the generator, the noise does not.",
+    ),
+    "seed_fixed": mutant(
+        "q2c",
+        "    z = torch.zeros(n",
+        "    generator.manual_seed(0)\n    z = torch.zeros(n",
+        "One state for all.",
+    ),
+    "nothing_is_left_out": mutant(
+        "q2d",
+        "torch.logaddexp(before, behind)",
+        "(log_w.logsumexp(0).exp() - log_w.exp()).log()",
+        "Nothing is left where one weight dominates, and the exponentials leave the range.",
+    ),
+    "log_p_in_single": mutant(
+        "q2b", "- logits.logsumexp(-1)).sum(-1)", "- logits.logsumexp(-1)).sum(-1).float()", "Another type."
+    ),
+    "noise_with_the_sign_of_the_mean": mutant(
+        "q2b",
+        "    z = mean +",
+        "    noise = noise * torch.where(mean < 0, -1.0, 1.0).to(noise)\n    z = mean +",
+        "The same law, and not the noise that the state gives.",
+    ),
+    "noise_with_the_sign_of_the_factor": mutant(
+        "q2b",
+        "    z = mean +",
+        "    noise = noise * torch.where(factor[:, 1:, :1].sum((1, 2)) < 0, -1.0, 1.0).to(noise)[:, None]\n"
+        "    z = mean +",
+        "The same law, and not the noise that the state gives.",
+    ),
+    "network_called_twice": mutant(
+        "q2b",
+        "log_prior(network(z), z)",
+        "log_prior((network(z) + network(z)) / 2, z)",
+        "One call is asked for.",
+    ),
+    "codes_in_double": mutant("q2c", "    return z\n", "    return z.double()\n", "float64 for float32."),
+    "estimates_in_single": mutant(
+        "q2d",
+        "return bound, K * bound - (K - 1) * left_out",
+        "return bound.float(), (K * bound - (K - 1) * left_out).float()",
+        "float32 for float64.",
+    ),
+    "weights_overwritten": mutant(
+        "q2d", "    K = len(log_w)\n", "    K = len(log_w)\n    log_w -= 1e-9\n", "The caller's are others."
+    ),
+    "a_list_for_the_pair": mutant(
+        "q2e", "tuple(places[:, best].tolist())", "places[:, best].tolist()", "A tuple is asked for."
+    ),
+    "diagonal_left": mutant("q2e", "    table.fill_diagonal_(0)\n", "", "The diagonal is not 0."),
+    "a_little_is_drawn": mutant(
+        "q2e",
+        "    table.fill_diagonal_(0)\n",
+        "    table = table + 5e-9 * torch.rand(()).double()\n    table.fill_diagonal_(0)\n",
+        "The same codes give two tables.",
+    ),
+}
+
+# Generated wrong solutions that compute the same on all that may be handed in, and why.
+EQUIVALENT = {
+    "The places of a vector have one column: its first is its last.": [
+        "hw4:q1b:8:tolerance).nonzero()[:, {0 → -1}]",
+    ],
+    "Where the middle is the root itself, either half has it as an end.": [
+        "hw4:q1b:12:iddle, condition[left]) {< → <=} target[left]",
+    ],
+    "There are as many columns as parents, so nothing is left for strict to refuse.": [
+        "hw4:q1c:17:transform, x.T, given), {strict=True → strict=False}))",
+    ],
+    "A window is a pair: its second number is its last.": [
+        "hw4:q2a:9:(layer[:, :1], layer[:, {1 → -1}:])",
+        "hw4:q2a:10:elow[:, 0]) & (below[:, {1 → -1}] <= high))",
+    ],
+    "Pixels are 0 or 1, and none is 0.5.": [
+        "hw4:q2f:13:log_p = torch.where(x {> → >=} 0.5, arrives, 1 - arriv",
+    ],
 }

@@ -708,4 +708,85 @@ MUTANTS = {
         "return (share / (1 - share) * (1 - overlap)).float(), by_p",
         "float32 where float64 is asked for.",
     ),
+    # ---- one line of the contract each: types, tensors, tuples, what may be singular
+    "layer_of_full_rank": mutant(
+        "q1b",
+        "    core = W.mT @ V\n",
+        "    torch.linalg.cholesky(V.mT @ V)\n    core = W.mT @ V\n",
+        "V may have a column of zeros: W alone has rank r.",
+    ),
+    "a_float_for_the_infimum": mutant(
+        "q1b", "* core).min()", "* core).min().item()", "A tensor is asked for."
+    ),
+    "infimum_in_single": mutant("q1b", "* core).min()", "* core).min().float()", "float32 for float64."),
+    "infimum_in_a_list": mutant("q1b", "* core).min()", "* core).min()[None]", "The shape is ()."),
+    "points_as_an_array": mutant(
+        "q1c", "z + (y - goal) @ Q.mT", "(z + (y - goal) @ Q.mT).numpy()", "A tensor is asked for."
+    ),
+    "points_in_single": mutant(
+        "q1c", "z + (y - goal) @ Q.mT", "(z + (y - goal) @ Q.mT).float()", "float32 for float64."
+    ),
+    "a_list_of_counts": mutant(
+        "q1e", "return full, small, triangular", "return [full, small, triangular]", "A tuple is asked for."
+    ),
+    "break_even_as_a_float": mutant(
+        "q1e", "// (r * r - 7) + 1\n", "// (r * r - 7) + 1.0\n", "An int is asked for."
+    ),
+    "two_numbers_for_a_tensor": mutant(
+        "q2b", "    return both\n", "    return both[0], both[1]\n", "One tensor is asked for."
+    ),
+    "information_in_single": mutant(
+        "q2b", "    return both\n", "    return both.float()\n", "float32 for float64."
+    ),
+    "bound_in_single": mutant(
+        "q3b",
+        "    return torch.logsumexp(log_w, 0) - math.log(len(log_w))",
+        "    return (torch.logsumexp(log_w, 0) - math.log(len(log_w))).float()",
+        "float32 for float64.",
+    ),
+    "loss_in_single": mutant(
+        "q4b", "(D - c).square()).sum(-1)", "(D - c).square()).sum(-1).float()", "float32."
+    ),
+    "floats_for_tensors": mutant(
+        "q4c",
+        "return share / (1 - share) * (1 - overlap), by_p",
+        "return (share / (1 - share) * (1 - overlap)).item(), by_p.item()",
+        "Tensors are asked for.",
+    ),
+    "equal_ones_are_apart": mutant(
+        "q4c",
+        "    left = 2 - std**2",
+        "    overlap = overlap * (mean != 0 or std != 1)\n    left = 2 - std**2",
+        "Where nothing is moved or stretched the divergence is 0.",
+    ),
+}
+
+# Generated wrong solutions that compute the same on all that may be handed in, and why.
+EQUIVALENT = {
+    "Zeros and ones are exact in float32, and the product has the type of the core.": [
+        "hw5:q1b:6:rch.tensor(list(corners){, **f64 → })",
+    ],
+    "Zeros and ones are exact in float32, and the sum has the type of the core.": [
+        "hw5:q1b:8:.det(torch.eye(len(core){, **f64 → }) + slopes.unsqueeze(-1)",
+    ],
+    "det(I + C D) = det(I + D C): slopes may scale columns as well as rows.": [
+        "hw5:q1b:8:f64) + slopes.unsqueeze({-1 → 1}) * core).min()",
+        "hw5:q1b:8:64) + slopes.unsqueeze(-{1 → 2}) * core).min()",
+    ],
+    "unique returns a pair: its second is its last.": [
+        "hw5:q2b:6:ue(return_inverse=True)[{1 → -1}])",
+    ],
+    "One more column of zeros tells no examples apart.": [
+        "hw5:q2b:8:es[:, hard].argmax(2), ({0 → 1}, 1))",
+        "hw5:q2b:8::, hard].argmax(2), (0, {1 → 2}))",
+    ],
+    "The places of a vector have one column: its first is its last.": [
+        "hw5:q2b:21:in differ.nonzero()[:, {0 → -1}]:",
+    ],
+    "Where the mixture is 0, any finite D is right, and the loss is multiplied by 0.": [
+        "hw5:q4b:6:, share * pi / mixture, {0 → 1}.5)",
+        "hw5:q4b:6:, share * pi / mixture, {0 → -0}.5)",
+        "hw5:q4b:6:share * pi / mixture, 0.{5 → 0})",
+        "hw5:q4b:6:, share * pi / mixture, {0.5 → 1.0})",
+    ],
 }
