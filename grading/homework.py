@@ -1,5 +1,6 @@
 """What a homework is to the grader: its student version, its questions and the inputs drawn for them."""
 
+import builtins
 import importlib.util
 import sys
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from zlib import crc32
 import numpy as np
 
 from grading import submission
+from grading.inside import MODULES
 from grading.questions import Case, Limits, Question
 from grading.student import homework_paths, written_solutions
 from grading.submission import Cell
@@ -49,7 +51,7 @@ def load(folder: Path, seed: int) -> Homework:
     for path in (student, hidden):
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing")
-    module = _imported(hidden)
+    module = imported(hidden)
     questions = module.QUESTIONS
     release = submission.release_cells(student, {question.id for question in questions if question.weights})
     _check_questions(hidden, questions, release)
@@ -70,18 +72,23 @@ def load(folder: Path, seed: int) -> Homework:
     return Homework(folder.name, student.name, release, questions, cases, limits, digest, solutions)
 
 
-def _imported(path: Path) -> object:
-    """Import a homework's `hidden.py` under a name of its own."""
-    spec = importlib.util.spec_from_file_location(f"hidden_{path.parent.name}", path)
+def imported(path: Path) -> object:
+    """Import a Python file of a homework under a name of its own."""
+    spec = importlib.util.spec_from_file_location(f"{path.parent.name}_{path.stem}", path)
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
 def _check_questions(hidden: Path, questions: list[Question], release: list[Cell]) -> None:
-    """Raise ValueError unless every answer belongs to one question."""
+    """Raise ValueError unless every answer belongs to one question and goes by a name that is free."""
     if len({question.id for question in questions}) != len(questions):
         raise ValueError(f"{hidden}: a question id occurs twice")
-    for answer in [cell.answer for cell in release if cell.solution]:
-        if sum(question.owns(answer) for question in questions) != 1:
-            raise ValueError(f"{hidden}: the answer {answer} must belong to one question")
+    for cell in [cell for cell in release if cell.solution]:
+        if sum(question.owns(cell.answer) for question in questions) != 1:
+            raise ValueError(f"{hidden}: the answer {cell.answer} must belong to one question")
+        # In a driver these names mean what they always mean, whatever a notebook did to them.
+        if taken := [name for name in sorted(cell.defines) if hasattr(builtins, name) or name in MODULES]:
+            raise ValueError(
+                f"{hidden}: the answer {cell.answer} must not be called {taken[0]}, which is taken"
+            )

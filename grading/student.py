@@ -9,18 +9,16 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tools.handed_in import MARK
 from tools.notebooks import CODE_STUB, TEXT_STUB, read_notebook, text_of, write_atomically
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
-# The first line of an answer cell names the answer: `# @answer q1`, in Markdown `<!-- @answer q2_text -->`.
-ANSWER = re.compile(r"\A\s*(?:#|<!--)[ \t]*@answer[ \t]+([A-Za-z0-9_]+)")
-
 
 def answer_name(cell: dict) -> str | None:
-    """Return the name in a cell's `# @answer` line, None if it has none."""
-    found = ANSWER.match(cell["source"])
+    """Return the name in the `@answer` line with which a cell begins, None if it has none."""
+    found = MARK.match(cell["source"].lstrip())
     return found.group(1) if found else None
 
 
@@ -41,8 +39,12 @@ def written_solutions(source: Path) -> dict[str, str]:
     for cell in read_notebook(source).cells:
         nbgrader = cell.metadata.get("nbgrader", {})
         if cell.cell_type == "markdown" and nbgrader.get("solution"):
-            kept = [line for line in cell.source.split("\n") if not re.search("(BEGIN|END) SOLUTION", line)]
-            texts[answer_name(cell) or nbgrader["grade_id"]] = "\n".join(kept).strip()
+            kept = [
+                line
+                for line in cell.source.split("\n")
+                if not re.search("(BEGIN|END) SOLUTION|@answer", line)
+            ]
+            texts[answer_name(cell)] = "\n".join(kept).strip()
     return texts
 
 
@@ -73,7 +75,7 @@ def student_version(source: NotebookNode) -> NotebookNode:
         check = grade and not solution
         locked = check or (nbgrader.get("locked", False) and not solution)
         cell.source = _clear(cell, solution, grade)
-        if solution and cell.cell_type == "code":
+        if solution:
             _once(answers, _checked_answer(cell), "answer name")
         if solution or locked:
             cell.metadata["deletable"] = False
@@ -140,13 +142,14 @@ def _replace(text: str, region: str, stub: str | None) -> tuple[str, bool]:
 
 
 def _checked_answer(cell: NotebookNode) -> str:
-    """Return the name of a blank code answer, which must be on its first line and parse."""
+    """Return the name of a blank answer, which must be on its first line; code must parse."""
     name = answer_name(cell)
     if name is None:
         grade_id = cell.metadata.nbgrader.grade_id
-        raise ValueError(f"the answer {grade_id!r} must begin with a line '# @answer NAME'")
+        line = "# @answer NAME" if cell.cell_type == "code" else "<!-- @answer NAME -->"
+        raise ValueError(f"the answer {grade_id!r} must begin with a line '{line}'")
     try:
-        ast.parse(cell.source)
+        ast.parse(cell.source if cell.cell_type == "code" else "")
     except SyntaxError as error:
         raise ValueError(f"the answer {name} does not parse while blank: {error}") from error
     return name
