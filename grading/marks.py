@@ -1,7 +1,7 @@
 """Marks of written answers, which a teacher enters in `OUT/marks.csv` and the next run of the batch merges.
 
 The file has a row for every written answer that is not blank. A row belongs to one text: `fingerprint` is
-a short hash of it. An answer that is handed in again with another text gets a row of its own; the old row
+a hash of it. An answer that is handed in again with another text gets a row of its own; the old row
 stays, with what was entered, and no longer counts. Rows in which nothing was entered come and go with the
 answers. A submission has no part in this: only OUT is read.
 """
@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from grading import store
+from grading import store, tables
 from grading.questions import Question
 from grading.record import Answer, Record
 from grading.submission import fingerprint as digest
@@ -24,19 +24,22 @@ from grading.text import plain, spreadsheet_safe
 OURS = ["student", "question", "max", "fingerprint"]  # written by the grader, all other columns by teachers
 COLUMNS = ["student", "question", "max", "points", "comment", "fingerprint"]
 READ = ["student", "question", "points", "fingerprint"]
-POINTS = re.compile(r"[0-9]+(\.[0-9]*)?|\.[0-9]+")
-FINGERPRINT = re.compile(r"f[0-9a-f]{12}")
+POINTS = re.compile(r"[0-9]+(\.[0-9]*)?|\.[0-9]+")  # a decimal comma is read where no comma separates cells
+FINGERPRINT = re.compile(r"f[0-9a-f]{32}")
 NUMBER = re.compile(r"[0-9.,:/eE+\- ]+")  # what a spreadsheet may take for a number or a date
-BOM = "\ufeff"  # Excel writes it, and reads UTF-8 by it
 
 
 @dataclass
 class Marks:
-    """What a `marks.csv` holds: its columns, and its rows by student, question and fingerprint."""
+    """What a `marks.csv` holds: its columns, and its rows by student, question and fingerprint.
+
+    It is written again as it was read: with the same mark in front and between the same separators.
+    """
 
     columns: list[str] = field(default_factory=lambda: list(COLUMNS))
     rows: dict[tuple[str, str, str], dict[str, str]] = field(default_factory=dict)
     bom: str = ""
+    separator: str = ","
 
     def entered(self, key: tuple[str, str, str]) -> bool:
         """Tell whether a teacher wrote anything in a row."""
@@ -48,8 +51,11 @@ class Marks:
 
 
 def fingerprint(student: str, question: str, text: str) -> str:
-    """Return a short hash of one student's answer, which no spreadsheet takes for a number."""
-    return "f" + digest(os.fsencode(student), question.encode(), text.encode())[:12]
+    """Return a hash of one student's answer, which no spreadsheet takes for a number.
+
+    It is long enough that nobody finds two texts with one hash, of which the second inherits a mark.
+    """
+    return "f" + digest(os.fsencode(student), question.encode(), text.encode())[:32]
 
 
 def read(path: Path, questions: list[Question], students: Iterable[str]) -> Marks:
@@ -57,15 +63,17 @@ def read(path: Path, questions: list[Question], students: Iterable[str]) -> Mark
 
     Raises ValueError with file, line, what was expected and what came, at the first thing that is no mark.
     """
-    marks, names = Marks(), {name: student for student, name in names_of(students).items()}
+    if not path.exists():
+        return Marks()
+    table = tables.read(path, COLUMNS)
+    marks = Marks(table.columns, bom=table.bom, separator=table.separator)
+    names = {name: student for student, name in names_of(students).items()}
     points = {question.id: question.points for question in questions if question.manual}
-    for line, cells in _lines(path, marks):
-        row = dict(zip(marks.columns, cells, strict=False))
-        name, question, mark, text = (row.get(column, "").strip() for column in READ)
-        student = names.get(name) or names.get(f"'{name}")  # some spreadsheets swallow the quote
+    for line, row in table.rows:
+        name, question, mark, text = (row[column].strip() for column in READ)
+        student, mark = called(name, names), mark if marks.separator == "," else mark.replace(",", ".")
         key = (student, question, text)
         for right, expected, got in (
-            (len(cells) == len(marks.columns), f"{len(marks.columns)} cells (quote a comma)", len(cells)),
             (student is not None, "a student of this batch", name),
             (question in points, f"a written question ({', '.join(points)})", question),
             (
@@ -77,7 +85,7 @@ def read(path: Path, questions: list[Question], students: Iterable[str]) -> Mark
             (key not in marks.rows, "one row for each answer", f"{name}, {question} again"),
         ):
             if not right:
-                raise ValueError(f"{path}, line {line}: expected {expected}, got {str(got)[:100]!r}")
+                raise ValueError(f"{path}, line {line}: expected {expected}, got {got[:100]!r}")
         marks.rows[key] = row
     return marks
 
@@ -98,7 +106,7 @@ def merge(record: Record, marks: Marks, student: str) -> Record:
         row = marks.rows.get((student, question, answer.fingerprint), {})
         if points := row.get("points", "").strip():
             message = plain(row["comment"]).strip() or "marked by a teacher"
-            record.result.questions[question].settle("marked", message, float(points))
+            record.result.questions[question].settle("marked", message, float(points.replace(",", ".")))
     return record
 
 
@@ -113,6 +121,8 @@ def update(path: Path, questions: list[Question], records: dict[str, Record]) ->
     known = {*records, *store.students(path.parent)}
     marks, names, order = read(path, questions, known), names_of(known), [q.id for q in questions]
     points = {question.id: f"{question.points:g}" for question in questions}
+    if not path.exists() and not "".join(names.values()).isascii():
+        marks.bom = tables.BOM  # else Excel shows such names as other letters, and saves those
     current = answers(records)
     for key in [key for key in marks.rows if key not in current and not marks.entered(key)]:
         del marks.rows[key]
@@ -122,11 +132,16 @@ def update(path: Path, questions: list[Question], records: dict[str, Record]) ->
     keys = sorted(marks.rows, key=lambda key: (order.index(key[1]), names[key[0]], key in current, key[2]))
     marks.rows = {key: marks.rows[key] for key in keys}
     file = io.StringIO(newline="")
-    table = csv.DictWriter(file, marks.columns)
+    table = csv.DictWriter(file, marks.columns, delimiter=marks.separator)
     table.writeheader()
     table.writerows(marks.rows.values())
     store.renew(path, marks.bom + file.getvalue())
     return marks
+
+
+def called(name: str, names: dict[str, str]) -> str | None:
+    """Return the student of a name in the file, None if there is none; `names` holds students by name."""
+    return names.get(name) or names.get(f"'{name}")  # some spreadsheets swallow the quote
 
 
 def names_of(students: Iterable[str]) -> dict[str, str]:
@@ -139,31 +154,3 @@ def names_of(students: Iterable[str]) -> dict[str, str]:
             name += "_"
         names[student] = name
     return names
-
-
-def _lines(path: Path, marks: Marks) -> list[tuple[int, list[str]]]:
-    """Return the rows below the header, with their line numbers; keep the header in `marks`."""
-    if not path.exists():
-        return []
-    raw = path.read_bytes()
-    try:
-        text = raw.decode()
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        got = f"got the byte {raw[error.start]:#x}: save it as 'CSV UTF-8'"
-        raise ValueError(f"{path}, line {line}: expected UTF-8, {got}") from None
-    marks.bom = BOM if text.startswith(BOM) else ""
-    reader = csv.reader(io.StringIO(text.removeprefix(BOM), newline=""), strict=True)
-    lines, start = [], 1
-    try:
-        for cells in reader:
-            lines.append((start, cells))
-            start = reader.line_num + 1
-    except csv.Error as error:
-        raise ValueError(f"{path}, line {start}: expected cells between commas, got {error}") from None
-    header = [cell.strip() for cell in lines[0][1]] if lines else []
-    if not set(COLUMNS) <= set(header) or len(set(header)) != len(header):
-        expected = f"expected the columns {','.join(COLUMNS)}, separated by commas"
-        raise ValueError(f"{path}, line 1: {expected}, got {','.join(header)[:200]!r}")
-    marks.columns = header
-    return [(line, cells) for line, cells in lines[1:] if any(cell.strip() for cell in cells)]

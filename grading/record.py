@@ -6,13 +6,19 @@ ended), `timeout`, `blank` (nothing filled in), `missing` (no answer cell, no we
 teacher to mark) or `marked` (by a teacher, in marks.csv).
 """
 
+import itertools
 from dataclasses import asdict, dataclass, field, replace
 
 from grading.channel import Outcome
 from grading.submission import Rebuilt
-from grading.text import SHORT, bounded, plain
+from grading.text import LONG, SHORT, bounded, counted, plain
 
 OUTPUT_LIMIT = 3_000  # characters kept of what a cell printed
+ANSWER_LIMIT = 100_000  # characters kept of a written answer, and again of all that stands near it
+NEAR_LIMIT = 20  # texts kept of those near an answer
+NOTES_LIMIT = 100  # notes kept
+CELLS_LIMIT = 300  # cells kept, and
+CELLS_LENGTH = 1_000_000  # characters of all of them
 
 
 @dataclass
@@ -40,11 +46,12 @@ class Result:
     questions: dict[str, Entry]
     status: str = "ok"
     notes: list[str] = field(default_factory=list)
+    factor: float = 1.0  # less than 1 when it was handed in too late
 
     @property
     def score(self) -> float:
-        """The sum over the questions."""
-        return round(sum(entry.score for entry in self.questions.values()), 6)
+        """The sum over the questions, times the factor."""
+        return round(self.factor * sum(entry.score for entry in self.questions.values()), 6)
 
     def having(self, status: str) -> list[str]:
         """Return the questions of a status."""
@@ -80,15 +87,20 @@ class CellReport:
     status: str
     source: str
     output: str
+    answer: bool = False  # else it is a check, or another cell of ours
 
 
 @dataclass
 class Record:
-    """A result before any marks, the written answers by question, and the cells of the page."""
+    """A result before any marks, the written answers by question, and the cells of the page.
+
+    `prints` are hashes, by name, of what is compared between students.
+    """
 
     result: Result
     written: dict[str, Answer] = field(default_factory=dict)
     cells: list[CellReport] = field(default_factory=list)
+    prints: dict[str, str] = field(default_factory=dict)
 
     def as_dict(self) -> dict:
         """Return plain values, from which `from_dict` makes an equal record."""
@@ -100,23 +112,43 @@ class Record:
         result = Result(**values["result"])
         result.questions = {name: Entry(**entry) for name, entry in result.questions.items()}
         written = {question: Answer(**answer) for question, answer in values["written"].items()}
-        return cls(result, written, [CellReport(**cell) for cell in values["cells"]])
+        return cls(result, written, [CellReport(**cell) for cell in values["cells"]], values["prints"])
 
 
 def record(result: Result, rebuilt: Rebuilt, outcome: Outcome, written: dict[str, Answer]) -> Record:
     """Return what is kept of a submission: plain text, cut to a bearable length."""
-    cells = [
-        CellReport(
-            label=plain(label),
-            status=plain(cell["status"]),
-            source=bounded(source),
-            output=plain(f"{cell['text'][:OUTPUT_LIMIT]}\n{cell['error']}".strip()),
-        )
-        for label, source, cell in zip(rebuilt.labels, rebuilt.code, outcome.cells, strict=False)
-        if label
-    ]
-    answers = {name: replace(answer, text=bounded(answer.text)) for name, answer in written.items()}
-    return Record(_cleaned(result), answers, cells)
+    answers = {name: _bearable(answer) for name, answer in written.items()}
+    labelled = [cell for cell in zip(rebuilt.labels, rebuilt.code, outcome.cells, strict=False) if cell[0]]
+    kept = [_reported(rebuilt, *cell) for cell in _first(labelled)]
+    if left := len(labelled) - len(kept):
+        result.notes.append(f"{counted(left, 'cell')} too many: not kept, and not on the page")
+    return Record(_cleaned(result), answers, kept)
+
+
+def _first(labelled: list[tuple[str, str, dict]]) -> list[tuple[str, str, dict]]:
+    """Return as many of the first cells, each a label, a source and what came back, as a record holds."""
+    lengths = itertools.accumulate(
+        min(len(source), LONG) + min(len(cell["text"]), OUTPUT_LIMIT) + len(cell["error"])
+        for _, source, cell in labelled[:CELLS_LIMIT]
+    )
+    return [cell for cell, length in zip(labelled, lengths, strict=False) if length <= CELLS_LENGTH]
+
+
+def _reported(rebuilt: Rebuilt, label: str, source: str, cell: dict) -> CellReport:
+    return CellReport(
+        label=plain(label),
+        status=plain(cell["status"]),
+        source=bounded(source),
+        output=plain(f"{cell['text'][:OUTPUT_LIMIT]}\n{cell['error']}".strip()),
+        answer=label in rebuilt.answers,
+    )
+
+
+def _bearable(answer: Answer) -> Answer:
+    """Return an answer whose texts are cut, where they are, with a word."""
+    near = [bounded(text, ANSWER_LIMIT // min(len(answer.near), NEAR_LIMIT)) for text in answer.near]
+    more = [f"[{len(near) - NEAR_LIMIT} more texts: open the notebook]"] if len(near) > NEAR_LIMIT else []
+    return replace(answer, text=bounded(answer.text, ANSWER_LIMIT), near=[*near[:NEAR_LIMIT], *more])
 
 
 def _cleaned(result: Result) -> Result:
@@ -126,5 +158,7 @@ def _cleaned(result: Result) -> Result:
     questions = {
         name: replace(entry, message=short(entry.message)) for name, entry in result.questions.items()
     }
-    notes = [short(note) for note in result.notes]
+    notes = [short(note) for note in result.notes[:NOTES_LIMIT]]
+    if len(result.notes) > NOTES_LIMIT:
+        notes.append(f"{len(result.notes) - NOTES_LIMIT} more notes, not kept: open the notebook")
     return replace(result, student=short(result.student), notes=notes, questions=questions)

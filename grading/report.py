@@ -1,44 +1,62 @@
-"""Write what teacher and student read, all from records: a table, a page and one JSON for each student."""
+"""Write what teacher and student read, all from records: tables, pages and one JSON for each student."""
 
 import csv
 import html
 import io
+import re
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from grading import store
+from grading import exports, store
 from grading.homework import Homework
+from grading.markdown import TEXT_LIMIT, rendered
 from grading.marks import Marks, answers
 from grading.questions import Question
-from grading.record import Answer, Entry, Record, Result
-from grading.text import plain, spreadsheet_safe
+from grading.record import Answer, CellReport, Entry, Record, Result
+from grading.text import bounded, counted, plain, spreadsheet_safe
 from tools.notebooks import write_atomically
 
-# No script, no address, no picture: the page says so to the browser as well.
+# No script, no address, pictures only from the page itself: the page says so to the browser as well.
 PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy"
+content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
 <title>{title}</title>
-<style>body {{ font: 16px/1.5 sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }}
-table {{ border-collapse: collapse }} td, th {{ border: 1px solid #999; padding: .3rem .6rem; text-align: left
-}} pre {{ background: #f3f3f3; padding: .6rem; overflow-x: auto; white-space: pre-wrap
-}} td, .words {{ white-space: pre-line }}</style></head>
-<body><h1>{title}</h1>{body} </body></html>
+<style>{style}</style></head>
+<body>
+<h1>{title}</h1>
+{body}
+</body></html>
 """
-FEEDBACK = """<p>{score}</p> <table><thead><tr><th scope="col">question</th><th
-scope="col">points</th><th scope="col">status</th> <th scope="col">message</th></tr></thead><tbody> {rows}
-</tbody></table> {notes}{written}{cells}"""
+STYLE = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
+PAGE_BYTES = 2_000_000  # of a page, its pictures left out
+PICTURE_BYTES = 20_000_000  # of a page's pictures
+SHORTER = 200_000  # bytes of one answer with its texts, beyond which they are not laid out
+PICTURE = re.compile(r"data:image/(?:png|jpeg|gif|webp);base64,[A-Za-z0-9+/]+={0,2}")
+HOW_TO_MARK = """Enter points and comments in the columns <code>points</code> and <code>comment</code> of
+marks.csv: the next run of the same command counts them."""
+SIGNS = {"ok": "✓", "marked": "✓", "wrong": "✗", "error": "✗", "timeout": "✗", "missing": "✗"}
 
 
-def publish(homework: Homework, records: dict[str, Record], marks: Marks, out: Path) -> None:
+def publish(
+    homework: Homework, records: dict[str, Record], marks: Marks, out: Path, also: tuple[str, ...] = ()
+) -> None:
     """Write everything that is made from records with their marks in them, by student, and from the marks.
 
-    A file that cannot be written fails its own student, in the table too.
+    `also` names further forms of a result, as in `exports.FORMS`; those not asked for are removed. A file
+    that cannot be written fails its own student, in the table too.
     """
     for student, record in records.items():
         folder = store.folder_of(out, student)
         try:
             store.renew(folder / "feedback.html", page(record))
             store.renew(folder / "results.json", store.as_json(record.result.as_dict()))
+            for form, name in store.MORE.items():
+                if form in also:
+                    store.renew(folder / name, exports.FORMS[form](record.result))
+                else:  # it would hold old points
+                    (folder / name).unlink(missing_ok=True)
         except OSError as error:  # such as a file that has the folder's name, or a full disk
             record.result.status = "failed"
             record.result.notes.append(f"{folder} could not be written: {error.strerror}")
@@ -48,58 +66,75 @@ def publish(homework: Homework, records: dict[str, Record], marks: Marks, out: P
 
 
 def page(record: Record) -> str:
-    """Return the student's page: everything that came from a student is escaped text."""
+    """Return the student's page: what came from a student is text, and nothing in it runs or is fetched."""
     result = record.result
-    rows = [
-        f"<tr><td>{_safe(name)}</td><td>{_points(entry)}</td><td>{_safe(entry.status)}</td>"
-        f"<td>{_safe(entry.message)}</td></tr>"
-        for name, entry in result.questions.items()
-    ]
+    left = sum(result.questions[name].max for name in result.having("manual"))
+    facts = [f"<strong>{_points(result)}.</strong>"]
+    facts += [_badge(result.status)] if result.status != "ok" else []
+    facts += [f"{counted(left, 'point')} {'is' if left == 1 else 'are'} not marked yet."] if left else []
+    facts += ["Graded without a sandbox."] if result.sandbox == "none" else []
     notes = "".join(f"<li>{_safe(note)}</li>" for note in result.notes)
     written = [
-        f"<h3>{_safe(name)}</h3>{_answer(result.questions[name], answer)}"
+        f'<h3 id="written-{_safe(name)}">{_safe(name)} {_badge(result.questions[name].status)}</h3>'
+        + _answer(result.questions[name], answer)
         for name, answer in record.written.items()
     ]
-    cells = [
-        f"<h3>{_safe(cell.label)}: {_safe(cell.status)}</h3><pre>{_safe(cell.source)}</pre>"
-        + (f"<pre>{_safe(cell.output)}</pre>" if cell.output else "")
-        for cell in record.cells
-    ]
-    status = "" if result.status == "ok" else f" ({result.status})"
-    left = sum(result.questions[name].max for name in result.having("manual"))
-    unmarked = f"; {left:g} are not marked yet" if left else ""
-    sandbox = " Graded without a sandbox." if result.sandbox == "none" else ""
-    body = FEEDBACK.format(
-        score=_safe(f"{_points(result)} points{status}{unmarked}.{sandbox}"),
-        rows="\n".join(rows),
-        notes=f"<h2>Notes</h2><ul>{notes}</ul>" if notes else "",
-        written="<h2>Written answers</h2>" + "\n".join(written) if written else "",
-        cells="<h2>Answers and visible checks</h2>" + "\n".join(cells) if cells else "",
-    )
-    return PAGE.format(title=_safe(f"{result.homework}: {result.student}"), body=body)
-
-
-def answers_page(
-    title: str, solution: str, shown: list[tuple[str, Entry, Answer, list[dict[str, str]]]]
-) -> str:
-    """Return a page for teachers: our solution of one written question, its rubric first, then every answer.
-
-    `shown` holds the student's name, the entry of the result, the answer, and earlier marks of other texts.
-    """
-    text, bold, rubric = solution.rpartition("**Rubric")
-    unmarked = sum(entry.status == "manual" for _, entry, _, _ in shown)
+    cells = [_cell(number, cell) for number, cell in enumerate(record.cells)]
+    written, cells = _within(written, PAGE_BYTES // 2, "answer"), _within(cells, PAGE_BYTES // 3, "cell")
     parts = [
-        f"<h2>Rubric and solution</h2><pre>{_safe(bold + rubric)}</pre><pre>{_safe(text.strip())}</pre>",
-        f"<h2>Answers</h2><p>{len(shown)} answers, {unmarked} not marked yet; points go into marks.csv</p>",
+        f"<p>{' '.join(facts)}</p>",
+        _questions(record),
+        f"<h2>Notes</h2><ul>{notes}</ul>" if notes else "",
+        "<h2>Written answers</h2>" + "\n".join(written) if written else "",
+        "<h2>Answers and visible checks</h2>" + "\n".join(cells) if cells else "",
     ]
-    for name, entry, answer, earlier in shown:
-        before = "".join(
-            f'<p class="words">An earlier text got {_safe(row["points"] or "no")} points: '
-            f"{_safe(row['comment'])}</p>"
-            for row in earlier
+    return _page(f"{result.homework}: {result.student}", "\n".join(parts))
+
+
+@dataclass
+class Shown:
+    """An answer on the page for marking: the student's name in marks.csv, and the row there."""
+
+    name: str
+    row: int
+    entry: Entry
+    answer: Answer
+    earlier: list[dict[str, str]] = field(default_factory=list)
+
+
+def answers_pages(title: str, solution: str, shown: list[Shown], name: str) -> list[str]:
+    """Return pages for teachers: every answer to one written question, rubric and solution in view beside it.
+
+    There are as many as keep each at a size that a browser opens at once; `name` is that of the first, from
+    which those of the others are made.
+    """
+    text, bold, rest = solution.partition("**Rubric")
+    rubric = f"<h2>Rubric</h2>{rendered(bold + rest)}" if bold else ""
+    unmarked = sum(one.entry.status == "manual" for one in shown)
+    verb = "is" if unmarked == 1 else "are"
+    facts = f"{counted(len(shown), 'answer')}, of which {unmarked} {verb} not marked yet."
+    sheets = _sheets([_section(one) for one in shown])
+    pages = []
+    for number, sheet in enumerate(sheets):
+        links = [
+            f'<a href="{_safe(part_name(name, other))}">{other + 1}</a>'
+            if other != number
+            else str(other + 1)
+            for other in range(len(sheets))
+        ]
+        parts = f"<p>Pages: {' '.join(links)}</p>" if len(sheets) > 1 else ""
+        body = (
+            f"<p>{facts} {HOW_TO_MARK}</p>{parts}"
+            f'<div class="marking"><aside>{rubric}<h2>Solution</h2>{rendered(text)}</aside>'
+            f"<main><h2>Answers</h2>{''.join(sheet)}{parts}</main></div>"
         )
-        parts.append(f"<h3>{_safe(name)}</h3>{_answer(entry, answer)}{before}")
-    return PAGE.format(title=_safe(title), body="\n".join(parts))
+        pages.append(_page(title, body))
+    return pages
+
+
+def part_name(name: str, number: int) -> str:
+    """Return the file name of one of several pages, the first being number 0."""
+    return name if number == 0 else name.replace(".html", f"_{number + 1}.html")
 
 
 def write_grades(path: Path, questions: list[Question], results: list[Result]) -> None:
@@ -121,27 +156,135 @@ def write_grades(path: Path, questions: list[Question], results: list[Result]) -
 def _write_answers(
     homework: Homework, question: Question, records: dict[str, Record], marks: Marks, out: Path
 ) -> None:
-    """Write the page of one written question, its answers in the order of `marks.csv`."""
+    """Write the pages of one written question, its answers in the order of `marks.csv`."""
     current = answers(records)
     shown = [
-        (row["student"], records[key[0]].result.questions[question.id], current[key], marks.earlier(key))
-        for key, row in marks.rows.items()
+        Shown(
+            row["student"], line, records[key[0]].result.questions[key[1]], current[key], marks.earlier(key)
+        )
+        for line, (key, row) in enumerate(marks.rows.items(), start=2)
         if key in current and key[1] == question.id
     ]
-    title = f"{homework.name}, {question.id}: {question.points:g} points"
-    text = answers_page(title, homework.solutions.get(question.id, ""), shown)
-    store.renew(out / f"answers_{question.id}.html", text)
+    name = f"answers_{question.id}.html"
+    title = f"{homework.name}, {question.id}: {counted(question.points, 'point')}"
+    pages = answers_pages(title, homework.solutions.get(question.id, ""), shown, name)
+    for number, text in enumerate(pages):
+        store.renew(out / part_name(name, number), text)
+    for old in out.glob(f"answers_{question.id}_*.html"):
+        if old.name not in [part_name(name, number) for number in range(len(pages))]:
+            old.unlink()
 
 
 def _safe(text: object) -> str:
     return html.escape(plain(text), quote=True)
 
 
-def _points(counted: Entry | Result) -> str:
-    return f"{counted.score:g} of {counted.max:g}"
+def _page(title: str, body: str) -> str:
+    return PAGE.format(title=_safe(title), style=STYLE, body=body)
+
+
+def _points(one: Entry | Result) -> str:
+    return f"{one.score:g} of {counted(one.max, 'point')}"
+
+
+def _badge(status: str | None) -> str:
+    """Return a status as a word with a sign, so that no colour has to be seen."""
+    sign = SIGNS.get(str(status), "•")
+    kind = {"✓": "good", "✗": "bad"}.get(sign, "open")
+    return f'<span class="badge {kind}">{sign} {_safe(status)}</span>'
+
+
+def _questions(record: Record) -> str:
+    """Return the table of questions, each with a link to what the student wrote for it."""
+    rows = []
+    for name, entry in record.result.questions.items():
+        places = [f"written-{name}"] if name in record.written else []
+        places += [f"cell-{i}" for i, cell in enumerate(record.cells) if _belongs(cell, name)]
+        linked = f'<a href="#{_safe(places[0])}">{_safe(name)}</a>' if places else _safe(name)
+        message = rendered(entry.message).strip() if entry.status == "marked" else _safe(entry.message)
+        cells = (linked, _points(entry), _badge(entry.status), message)
+        rows.append(f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
+    heads = "".join(f'<th scope="col">{head}</th>' for head in ("question", "points", "status", "message"))
+    return f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+
+
+def _belongs(cell: CellReport, question: str) -> bool:
+    return cell.answer and (cell.label == question or cell.label.startswith(f"{question}_"))
+
+
+def _cell(number: int, cell: CellReport) -> str:
+    """Return a cell with what it printed; cells that are no answers are folded unless they failed."""
+    good = cell.status == "ok"
+    output = f'<pre class="output{"" if good else " bad"}">{_safe(cell.output)}</pre>' if cell.output else ""
+    head, body = f"{_safe(cell.label)} {_badge(cell.status)}", f"<pre>{_safe(cell.source)}</pre>{output}"
+    if cell.answer:
+        return f'<h3 id="cell-{number}">{head}</h3>{body}'
+    opened = "" if good else " open"
+    return f'<details id="cell-{number}"{opened}><summary>{head}</summary>{body}</details>'
 
 
 def _answer(entry: Entry, answer: Answer) -> str:
-    """Return a written answer as text, with points and comment below it."""
-    points = f"{_points(entry)} points: " if entry.status == "marked" else ""
-    return f'<pre>{_safe(answer.text)}</pre><p class="words">{_safe(points + entry.message)}</p>'
+    """Return a written answer, the student's texts around it, its pictures, and the mark."""
+    around = "".join(f'<div class="near">{rendered(text)}</div>' for text in answer.near)
+    near = f"<p>Near this answer stands, and may belong to it:</p>{around}" if around else ""
+    text = f'<div class="answer">{rendered(answer.text)}</div>{near}'
+    if len(text.encode()) > SHORTER:
+        near = "".join(f"\n\n[near this answer]\n{text}" for text in answer.near)
+        text = f'<pre class="answer">{_safe(bounded(answer.text + near, 2 * TEXT_LIMIT))}</pre>'
+    mark = f"{_points(entry)}: " if entry.status == "marked" else ""
+    return f'{text}{_pictures(answer)}<div class="mark">{rendered(mark + entry.message)}</div>'
+
+
+def _pictures(answer: Answer) -> str:
+    """Return an answer's pictures, those of a kind that every browser only draws; say what is not shown."""
+    shown = [picture for picture in answer.pictures if PICTURE.fullmatch(picture)]
+    unshown = answer.unshown + len(answer.pictures) - len(shown)
+    figures = "".join(
+        f'<img src="{picture}" alt="picture {number} of {len(shown)} in this answer">'
+        for number, picture in enumerate(shown, start=1)
+    )
+    more = f"{counted(unshown, 'picture')} not shown here: open the notebook."
+    return figures + (f"<p><strong>{more}</strong></p>" if unshown else "")
+
+
+def _section(one: Shown) -> str:
+    """Return an answer on the page for marking."""
+    earlier = "".join(
+        f'<div class="mark"><p>An earlier text got {_earlier(row)}.</p>{rendered(row["comment"])}</div>'
+        for row in one.earlier
+    )
+    where = f'<p class="where">marks.csv, row {one.row}: {_safe(one.answer.fingerprint)}</p>'
+    head = f"<h3>{_safe(one.name)} {_badge(one.entry.status)}</h3>"
+    return f"<section>{head}{_answer(one.entry, one.answer)}{earlier}{where}</section>"
+
+
+def _earlier(row: dict[str, str]) -> str:
+    points = row["points"].strip().replace(",", ".")
+    return counted(float(points), "point") if points else "no points"
+
+
+def _weight(part: str) -> tuple[int, int]:
+    """Return the bytes of a part of a page without its pictures, and those of the pictures."""
+    pictures = sum(len(picture) for picture in re.findall(r'<img src="[^"]*"', part))
+    return len(part.encode()) - pictures, pictures
+
+
+def _within(parts: list[str], limit: int, noun: str) -> list[str]:
+    """Return the parts that a page has room for, the last one saying how many are left out."""
+    first = _sheets(parts, limit)[0]
+    left = counted(len(parts) - len(first), noun)
+    more = f"<p><strong>Not shown here, for the page is full: {left}.</strong></p>"
+    return [*first, more] if len(first) < len(parts) else first
+
+
+def _sheets(parts: list[str], limit: int = PAGE_BYTES * 3 // 4) -> list[list[str]]:
+    """Return the parts in groups, each as much as one page has room for; at least one group."""
+    sheets, used, drawn = [[]], 0, 0
+    for part in parts:
+        text, pictures = _weight(part)
+        if sheets[-1] and (used + text > limit or drawn + pictures > PICTURE_BYTES):
+            sheets.append([])
+            used = drawn = 0
+        sheets[-1].append(part)
+        used, drawn = used + text, drawn + pictures
+    return sheets

@@ -13,8 +13,9 @@ from pathlib import Path
 from grading.record import Record
 from tools.notebooks import write_atomically
 
-FORMAT = b"2"  # of a record: one that was kept in another format is made anew
-RESERVED = re.compile(r"(grades\.csv|marks\.csv|seed\.txt|answers_\w+\.html)_*")
+FORMAT = b"4"  # of a record: one that was kept in another format is made anew
+MORE = {"gradescope": "gradescope.json", "junit": "junit.xml"}  # forms of a result, if they are asked for
+RESERVED = re.compile(r"(grades\.csv|marks\.csv|similar\.csv|seed\.txt|answers_\w+\.html)_*")
 
 
 def folder_of(out: Path, student: str) -> Path:
@@ -44,7 +45,7 @@ def load(folder: Path) -> Record:
 
 def forget(folder: Path) -> None:
     """Remove earlier results."""
-    for name in ("submission.sha256", "graded.json", "results.json", "feedback.html"):
+    for name in ("submission.sha256", "graded.json", "results.json", "feedback.html", *MORE.values()):
         (folder / name).unlink(missing_ok=True)
 
 
