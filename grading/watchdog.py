@@ -1,85 +1,102 @@
 """Look at a sandbox from outside: how much memory and how many files everything in it holds."""
 
 import os
-from pathlib import Path
 
+from grading.cgroup import Group
+from grading.processes import descendants, read
 from grading.questions import Limits
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
+WRITABLE = ("tmp", "dev/shm")  # the places of a sandbox in which files can be made
 
 
-def excess(root: int, limits: Limits, *, files: bool) -> str:
-    """Say what the processes that descend from `root` use too much of, an empty string if nothing.
+class Watch:
+    """Look after one sandbox until it is closed.
 
-    Memory is the sum of resident pages; only when that is too much, pages shared by several processes (after
-    a fork) are counted once, which takes longer to find out. Files are counted if `files`: before its file
-    systems are in place, a sandbox still shows those of the machine.
+    Memory is what its control group says. Without one it is the sum of resident pages and of what its sockets
+    can hold at most; only when that is too much, pages shared by several processes (after a fork) are counted
+    once, which takes longer to find out. Of the kernel's own memory, that sum misses page tables, locks and
+    pages that only a pipe still holds.
     """
-    pids, most = descendants(root), limits.memory_bytes
-    if sum(map(_resident, pids)) > most and sum(map(_proportional, pids)) > most:
-        return f"used more than {most >> 20} MiB of memory"
-    if files and pids and _files(pids[-1]) > limits.files:
-        return f"made more than {limits.files} files"
-    return ""
 
+    def __init__(self, root: int, limits: Limits, group: Group | None = None):
+        """Watch the process `root` and all that descend from it, in `group` if there is one."""
+        self.root, self.limits, self.group = root, limits, group
+        self.inner: int | None = None  # the first process that has file systems of its own
+        self.places: list[int] = []  # descriptors, so that no death of a process makes us blind
 
-def descendants(root: int) -> list[int]:
-    """Return the process ids below `root`, itself not included."""
-    children: dict[int, list[int]] = {}
-    for entry in os.listdir("/proc"):
-        if entry.isdigit() and (stat := _read(f"/proc/{entry}/stat")):
-            parent = int(stat.rpartition(")")[2].split()[1])  # the name before it may hold anything
-            children.setdefault(parent, []).append(int(entry))
-    found, front = [], [root]
-    while front:
-        front = [child for pid in front for child in children.get(pid, [])]
-        found += front
-    return found
+    def _see_files(self) -> None:
+        """Take hold of the sandbox's file systems, once they are in place."""
+        ours = os.readlink("/proc/self/ns/mnt")
+        for pid in () if self.places else (self.root, *descendants(self.root)):
+            try:
+                if os.readlink(f"/proc/{pid}/ns/mnt") == ours:
+                    continue
+                self.places += [os.open(f"/proc/{pid}/root/{place}", os.O_PATH) for place in WRITABLE]
+                self.inner = pid
+                return
+            except OSError:  # the process has ended
+                self.close()
 
+    def excess(self, *, files: bool) -> str:
+        """Say what the sandbox uses too much of, an empty string if nothing.
 
-def tasks_of_this_user() -> int:
-    """Return how many threads run as this user: before Linux 5.14 a limit of processes counts them all.
-
-    It is 0 for root, whose sandboxes run as another user each.
-    """
-    total = 0
-    if os.getuid() == 0:
-        return total
-    for entry in os.listdir("/proc"):
-        if entry.isdigit() and (status := _read(f"/proc/{entry}/status")):
-            fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
-            if int(fields["Uid"].split()[0]) == os.getuid():
-                total += int(fields["Threads"])
-    return total
-
-
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text(errors="replace")
-    except OSError:  # the process has ended, or is not ours to look at
+        Files are counted if `files`: before its file systems are in place, there is nothing to count. A
+        process that sees the machine's own is in no sandbox, and has none.
+        """
+        if files:
+            self._see_files()
+        if self._too_much_memory():
+            return f"used more than {self.limits.memory_bytes >> 20} MiB of memory"
+        statuses = map(os.fstatvfs, self.places)
+        if sum(status.f_files - status.f_ffree for status in statuses) > self.limits.files:
+            return f"made more than {self.limits.files} files"
         return ""
+
+    def close(self) -> None:
+        """Let go of the sandbox's file systems, which are there until then."""
+        for place in self.places:
+            os.close(place)
+        self.places.clear()
+
+    def _too_much_memory(self) -> bool:
+        if self.group:
+            return self.group.overflowed()
+        pids, sockets = descendants(self.root), _sockets(self.inner) if self.inner else 0
+        return all(
+            sum(map(size, pids)) + sockets > self.limits.memory_bytes for size in (_resident, _proportional)
+        )
 
 
 def _resident(pid: int) -> int:
-    fields = _read(f"/proc/{pid}/statm").split()
-    return int(fields[1]) * PAGE if fields else 0
+    """Return the resident bytes of a process."""
+    return max((int(said.split()[1]) * PAGE for said in _of_a_task(pid, "statm")), default=0)
 
 
 def _proportional(pid: int) -> int:
     """Return the resident bytes of a process, pages shared by n processes counted as 1/n."""
-    for line in _read(f"/proc/{pid}/smaps_rollup").splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) * 1024
+    for said in _of_a_task(pid, "smaps_rollup"):
+        for line in said.splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) * 1024
     return _resident(pid)
 
 
-def _files(pid: int) -> int:
-    """Return how many files there are in the sandbox of a process."""
-    total = 0
-    for place in ("tmp", "dev/shm"):
-        try:
-            status = os.statvfs(f"/proc/{pid}/root/{place}")
-        except OSError:
-            continue
-        total += status.f_files - status.f_ffree
-    return total
+def _of_a_task(pid: int, file: str) -> list[str]:
+    """Return what a file says of the first thread that still has memory: the first of all may have ended."""
+    empty = ("", "0 0 0 0 0 0 0\n")
+    if (said := read(f"/proc/{pid}/{file}")) not in empty:
+        return [said]
+    try:
+        tasks = os.listdir(f"/proc/{pid}/task")
+    except OSError:  # the process has ended
+        return []
+    files = (read(f"/proc/{pid}/task/{task}/{file}") for task in tasks)
+    return [said for said in files if said not in empty][:1]
+
+
+def _sockets(inner: int) -> int:
+    """Return the bytes that the sockets of a sandbox can hold at most."""
+    fields = read(f"/proc/{inner}/net/sockstat").split()  # "sockets: used 7 ..."
+    buffer = read("/proc/sys/net/core/wmem_max")
+    return int(fields[2]) * 2 * int(buffer) if len(fields) > 2 and buffer.strip() else 0

@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import nbformat
@@ -17,7 +18,21 @@ import pytest
 import safetensors.numpy
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from grading import channel, grade, inside, pool, report, sandbox, seccomp, store, submission, verify
+from grading import (
+    channel,
+    collect,
+    grade,
+    inside,
+    late,
+    pool,
+    report,
+    sandbox,
+    seccomp,
+    store,
+    submission,
+    tables,
+    verify,
+)
 from grading import homework as tasks
 from grading import marks as marking
 from grading import record as recording
@@ -25,6 +40,7 @@ from grading import student as students
 from grading.__main__ import MISSING, USAGE, main
 from grading.questions import Case, Limits, Question, Wrong, call, match, take
 from grading.text import plain, spreadsheet_safe
+from tools import check as visible
 
 ROOT = Path(__file__).resolve().parents[1]
 HOSTILE = sorted((ROOT / "tests/hostile").glob("*.py"))
@@ -41,8 +57,8 @@ import numpy as np
 from grading.questions import Case, Limits, Question, Wrong, call, match, take
 
 LIMITS = Limits(
-    cell_seconds=4, total_seconds=16, question_seconds=4, memory_bytes=3 << 29, process_bytes=1 << 30,
-    disk_bytes=64 << 20, files=2000, processes=32,
+    cell_seconds=4, total_seconds=16, own_seconds=6, question_seconds=4, memory_bytes=3 << 29,
+    process_bytes=1 << 30, disk_bytes=64 << 20, files=2000, processes=32,
 )
 
 
@@ -132,6 +148,7 @@ def solution_notebook():
         check("q2", 'assert Counter(1).add(2) == 3, "add returns the new value"', 3),
         answer("q3", "def mask(n):", MASK),
         check("q3", 'assert mask(3).shape == (3, 3), "the mask is n by n"', 4),
+        new_markdown_cell("### q4 (1 point, written). Why?\n\nSay why."),
         new_markdown_cell(WRITTEN, metadata=marks("q4", solution=True, grade=True, points=1)),
         new_code_cell("print('the end')"),
         new_code_cell(
@@ -189,6 +206,15 @@ def put(folder, notebook, name="hw9.ipynb", weights=True):
         safetensors.numpy.save_file({"weight": np.ones((4, 4), np.float32)}, folder / "hw9_q3.safetensors")
 
 
+def zip_of(notebook):
+    """An archive with a notebook and weights, in a folder."""
+    file, weights = io.BytesIO(), safetensors.numpy.save({"weight": np.ones((4, 4), np.float32)})
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("mine/hw9.ipynb", nbformat.writes(notebook))
+        archive.writestr("mine/hw9_q3.safetensors", weights)
+    return file.getvalue()
+
+
 # Odd submissions of honest students: each returns what is handed in.
 def odd_no_metadata(notebook):
     for cell in notebook.cells:
@@ -201,13 +227,13 @@ def odd_no_metadata(notebook):
 def odd_no_markers(notebook):
     for cell in notebook.cells:
         cell.metadata.clear()
-        cell.source = cell.source.replace("# @answer", "# my answer")
+        cell.source = cell.source.replace("<!-- @answer q4 -->\n", "").replace("@answer", "my answer")
         cell["id"] = f"new-{cell['id']}"
     return nbformat.writes(notebook)
 
 
 def odd_reordered(notebook):
-    notebook.cells[3:10] = notebook.cells[3:10][::-1]
+    notebook.cells[3:11] = notebook.cells[3:11][::-1]
     return nbformat.writes(notebook)
 
 
@@ -297,7 +323,114 @@ def odd_text_answer_as_code(notebook):
     return nbformat.writes(notebook)
 
 
+def odd_two_answers_in_one_cell(notebook):
+    notebook.cells[3].source += "\n\n\n" + notebook.cells[7].source
+    del notebook.cells[7]
+    return nbformat.writes(notebook)
+
+
+def odd_answers_in_an_own_cell(notebook):
+    """The stubs stay blank, and below the answers, which would undo them in a run from the top."""
+    blank = students.student_version(solution_notebook())
+    own = [notebook.cells[i].source.replace("@answer", "my") for i in (3, 7)]
+    notebook.cells[3], notebook.cells[7] = blank.cells[3], blank.cells[7]
+    notebook.cells.insert(3, new_code_cell("\n\n".join(own)))
+    return nbformat.writes(notebook)
+
+
+def odd_marker_below(notebook):
+    lines = notebook.cells[3].source.split("\n")
+    notebook.cells[3].source = "\n".join(["import math", *lines[1:], "", lines[0]]).replace("softmax", "f", 1)
+    notebook.cells[3].source += "\nsoftmax = f"
+    for cell in notebook.cells:
+        cell.metadata.clear()
+        cell["id"] = f"new-{cell['id']}"
+    return nbformat.writes(notebook)
+
+
+def odd_base_class_at_the_end(notebook):
+    source = notebook.cells[5].source.replace("class Counter:", "class Counter(Base):")
+    notebook.cells[5].source = source.replace("    def add", "class Counter(Counter):\n    def add")
+    notebook.cells.append(new_code_cell("class Base(First):\n    pass"))
+    notebook.cells.append(new_code_cell("class First:\n    pass"))
+    return nbformat.writes(notebook)
+
+
+def odd_helper_before_an_answer_that_moved(notebook):
+    notebook.cells[5].source = notebook.cells[5].source.replace("class Counter:", "class Counter(Base):")
+    moved = [notebook.cells.pop(5), notebook.cells.pop(5)]
+    helper = "class Base:\n    pass"
+    notebook.cells[3:3] = [notebook.cells.pop(5), notebook.cells.pop(5), new_code_cell(helper), *moved]
+    return nbformat.writes(notebook)
+
+
+def odd_copy_of_a_check(notebook):
+    """The check was tried out, and its own text put back below: nothing of ours was changed."""
+    copied = new_code_cell(notebook.cells[4].source)
+    notebook.cells[4].source += "\nprint('I tried something here')"
+    notebook.cells.insert(5, copied)
+    return nbformat.writes(notebook)
+
+
+def odd_proof_beside_the_stub(notebook):
+    notebook.cells[10].source = "<!-- @answer q4 -->\nYOUR ANSWER HERE"
+    notebook.cells.insert(11, new_markdown_cell("Because of Jensen."))
+    return nbformat.writes(notebook)
+
+
+def odd_proof_in_place_of_task_and_stub(notebook):
+    notebook.cells[9:11] = [new_markdown_cell("Because of Jensen.")]
+    return nbformat.writes(notebook)
+
+
+def odd_proof_in_the_task(notebook):
+    notebook.cells[9].source += "\n\nBecause of Jensen."
+    del notebook.cells[10]
+    return nbformat.writes(notebook)
+
+
+def odd_picture_for_an_answer(notebook):
+    notebook.cells[10].source = ""
+    notebook.cells[10]["attachments"] = {"proof.png": {"image/png": "iVBORw0KGgoAAAA="}}
+    return nbformat.writes(notebook)
+
+
+def odd_helper_in_a_file(notebook):
+    notebook.cells.insert(3, new_code_cell("%%writefile my_helper.py\ndef e(x):\n    return x - x.max()"))
+    body = "    weights = np.exp(e(theta))\n    return weights / weights.sum()"
+    notebook.cells[4].source = f"# @answer q1\nfrom my_helper import e\n\n\ndef softmax(theta):\n{body}"
+    return nbformat.writes(notebook)
+
+
+def odd_compiled(notebook):
+    body = "    return torch.tensor(theta).softmax(0)"
+    notebook.cells[3].source = f"# @answer q1\nimport torch\n\n\n@torch.compile\ndef softmax(theta):\n{body}"
+    return nbformat.writes(notebook)
+
+
+def odd_names_of_python(notebook):
+    notebook.cells[3].source = notebook.cells[3].source.replace("):", "):\n    import numpy as np\n", 1)
+    taken = "max = min = str = float = bool = range = len = list = tuple = isinstance = enumerate = print = 7"
+    notebook.cells.append(new_code_cell(f"old_np = np\n{taken}\nnp = torch = 8"))
+    return nbformat.writes(notebook).replace("np.tril(np.ones", "old_np.tril(old_np.ones")
+
+
+def odd_slow_experiments(notebook):
+    notebook.cells[3:3] = [new_code_cell("while True:\n    pass") for _ in range(5)]
+    return nbformat.writes(notebook)
+
+
 ODD = {name: make for name, make in globals().items() if name.startswith("odd_")}
+
+
+def helper_lost(notebook):
+    """A library that is not here, imported above a helper."""
+    helper = "import google.colab\n\n\ndef exponential(x):\n    return np.exp(x - x.max())"
+    notebook.cells.insert(3, new_code_cell(helper))
+    notebook.cells[
+        4
+    ].source = "# @answer q1\nsoftmax = lambda theta: exponential(theta) / exponential(theta).sum()"
+    return notebook
 
 
 def run_cli(*arguments):
@@ -337,9 +470,12 @@ def graded(homework, tmp_path_factory):
     (handed_in / "truncated.ipynb").write_text(nbformat.writes(reference())[:500])
     (handed_in / "old.ipynb").write_text('{"nbformat": 3, "worksheets": []}')
     (handed_in / "empty.ipynb").write_text("")
-    (handed_in / "big.ipynb").write_bytes(b" " * (submission.FILE_LIMIT + 1))
+    (handed_in / "big.ipynb").write_bytes(b" " * (collect.FILE_LIMIT + 1))
     put(handed_in / "renamed", reference(), name="my homework (1).ipynb")
     put(handed_in / "nothing", "x", name="notes.txt")
+    put(handed_in / "helper_lost", helper_lost(reference()))
+    put(handed_in / "zipped", zip_of(reference()), name="all of it.zip", weights=False)
+    (handed_in / "exported.py").write_text("print('my answers')")
     assert run_cli("grade", homework, handed_in, "--out", out, "--jobs", 2, "--seed", 12345) == 0
     return out
 
@@ -379,14 +515,26 @@ def test_mutant_loses_its_own_question_only(graded, name):
     assert status_of(result) == FULL | {MUTANTS[name][0]: "wrong"}
 
 
+STOPPED = {  # why, for those whose run must be ended from outside
+    "memory_of_many": "more than 1536 MiB of memory",
+    "memory_behind_a_dead_thread": "more than 1536 MiB of memory",
+    "memory_of_sockets": "more than 1536 MiB of memory",
+    "many_files": "more than 2000 files",
+    "half_a_report": "ended before its last cell",
+}
+
+
 @pytest.mark.parametrize("path", HOSTILE, ids=lambda path: path.stem)
 def test_hostile_submission_scores_nothing_and_reaches_nothing(graded, path):
     result = result_of(graded, f"hostile_{path.stem}")
     assert result["score"] == 0
     assert result["status"] in ("ok", "stopped")
     assert set(status_of(result).values()) <= {"wrong", "error", "timeout", "manual"}
+    if path.stem in STOPPED:
+        assert STOPPED[path.stem] in " ".join(result["notes"])
     page = (graded / f"hostile_{path.stem}" / "feedback.html").read_text()
-    said = page.partition("<h2>Answers")[2].split("</pre><pre>")[1:]  # what cells printed, not their sources
+    said = page.partition("<h2>Answers")[2].split('<pre class="output')[1:]  # printed, no sources
+    assert said or "<h2>Answers" not in page
     for word in ("FOUND [&", "GOT", "REACHED", "STOLE", "12345"):
         assert not any(word in part.partition("</pre>")[0] for part in said), page
 
@@ -396,8 +544,40 @@ def test_odd_notebook_of_an_honest_student_gets_its_points(graded, name):
     result = result_of(graded, name)
     assert status_of(result) == FULL, result
     silent = "windows utf16 extra_cells kernel_and_outputs names_of_the_grader reordered parameters"
-    silent = {f"odd_{word}" for word in [*silent.split(), "text_answer_as_code"]}
+    silent += " text_answer_as_code copy_of_a_check base_class_at_the_end helper_in_a_file compiled"
+    silent += " helper_before_an_answer_that_moved picture_for_an_answer names_of_python"
+    silent = {f"odd_{word}" for word in silent.split()}
     assert bool(result["notes"]) == (name not in silent)
+
+
+@pytest.mark.parametrize("name", [name for name in ODD if "proof" in name or name == "odd_no_markers"])
+def test_text_that_stands_elsewhere_reaches_the_teacher(graded, name):
+    answer = store.load(graded / name).written["q4"]
+    assert answer.text in ("Because of Jensen.", "Because.")
+    assert answer.text in (graded / "answers_q4.html").read_text()
+
+
+def test_cell_that_stopped_first_is_named_in_the_message(graded):
+    entry = result_of(graded, "helper_lost")["questions"]["q1"]
+    why = "cell 4 stopped: ModuleNotFoundError: No module named 'google"
+    assert entry["status"] == "error" and why in entry["message"], entry
+
+
+def test_the_students_own_check_and_the_grader_agree_on_what_is_answered(
+    graded, homework, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(visible, "run", lambda cells, *rest: [new_code_cell(cell.source) for cell in cells])
+    tables = []
+    monkeypatch.setattr(
+        visible, "table", lambda *a, made=visible.table: tables.append(made(*a)) or tables[-1]
+    )
+    makers = ODD | {"blank": lambda notebook: nbformat.writes(students.student_version(solution_notebook()))}
+    for name, make in makers.items():
+        put(tmp_path / name, make(reference()))
+        visible.check(tmp_path / name / "hw9.ipynb", blank=homework / "hw9.ipynb")
+        graded_as = status_of(result_of(graded, name))
+        checked = {task: row.state in ("blank", "missing") for task, row in tables.pop().items()}
+        assert checked == {task: status in ("blank", "missing") for task, status in graded_as.items()}, name
 
 
 @pytest.mark.parametrize(
@@ -412,6 +592,7 @@ def test_odd_notebook_of_an_honest_student_gets_its_points(graded, name):
         "empty": "broken JSON",
         "big": "20,000,001 bytes",
         "nothing": "no notebook",
+        "exported": "a .py file: hand in the notebook",
     }.items(),
 )
 def test_unreadable_submission_says_why(graded, student, reason):
@@ -426,12 +607,17 @@ def test_other_file_name_is_graded_with_a_note(graded):
     assert "my homework (1).ipynb" in result["notes"][0]
 
 
+def test_archive_is_graded_with_a_note(graded):
+    result = result_of(graded, "zipped")
+    assert status_of(result) == FULL and "taken from all of it.zip" in result["notes"][0]
+
+
 def test_weights_must_be_a_plain_file_beside_the_notebook(graded, homework, tmp_path):
     assert result_of(graded, "=cmd|' !A0")["questions"]["q3"]["status"] == "missing"
     put(tmp_path / "anna", reference(), weights=False)
     (tmp_path / "anna/hw9_q3.safetensors").symlink_to("/etc/passwd")
-    (one,), _ = submission.collect(tmp_path, "hw9.ipynb")
-    files = submission.read(one, ["hw9_q3.safetensors"])
+    (one,) = collect.collect(tmp_path)
+    files = collect.read(one, "hw9.ipynb", ["hw9_q3.safetensors"])
     assert files.weights == {} and "a link" in files.notes[0] and files.notebook()
 
 
@@ -451,7 +637,10 @@ def test_feedback_is_text_and_keeps_the_hidden_checks(graded):
     for page in graded.glob("*/feedback.html"):
         text = page.read_text()
         body = text.partition("<body>")[2]
-        allowed = "h[123]|p|table|thead|tbody|tr|th|td|ul|li|pre|body|html"
+        allowed = "h[123]|p|table|thead|tbody|tr|th|td|ul|li|pre|body|html|strong|span|div|details|summary|a"
+        body = re.sub(
+            r'<img src="data:image/png;base64,[A-Za-z0-9+/=]+" alt="picture 1 of 1 [^"<>]*">', "", body
+        )
         for piece in body.split("<")[1:]:
             assert re.fullmatch(allowed, piece.split(">")[0].strip("/").split()[0]), piece[:80]
         assert "\x1b" not in text and "\u202e" not in text
@@ -464,6 +653,8 @@ def test_hidden_inputs_are_on_no_page(graded, homework):
     for page in [*graded.glob("*/feedback.html"), *graded.glob("*/results.json")]:
         text = page.read_text()
         assert not [number for number in numbers if "." in number and len(number) > 6 and number in text]
+    said = result_of(graded, "hostile_speak_in_shapes")["questions"]["q1"]["message"]
+    assert set(re.findall(r"\d+", said)) <= {"0", "3"}, said  # output 0, and the n = 3 of the case
 
 
 def test_seed_is_beside_the_grades_only(graded):
@@ -489,7 +680,7 @@ def test_second_run_keeps_results_and_grades_what_changed(homework, tmp_path, ca
 
 # Written answers
 
-EVIL = "<script>alert(1)</script> \x1b[31m\u202e & so on\n" + "x" * 30_000
+EVIL = "<script>alert(1)</script> \x1b[31m\u202e & so on\n" + "x" * 130_000
 FORGED = "student,question,max,points,comment,fingerprint\nboris,q4,1,1,great,f000000000000\n"
 WRITTEN_BY = {"anna": "Because of Jensen.", "boris": EVIL, "=cmd": "It is so.", "007": "Spy."}
 
@@ -552,16 +743,30 @@ def test_marks_are_merged_without_the_sandbox(homework, tmp_path, monkeypatch, c
     assert (rows["anna"]["score"], rows["anna"]["q4"], rows["anna"]["notes"]) == ("9.5", "0.5", "")
     assert (rows["boris"]["score"], rows["boris"]["notes"]) == ("9", "not marked yet: q4")
     page = (out / "anna/feedback.html").read_text()
-    assert "Because of Jensen." in page and "0.5 of 1 points: &lt;b&gt;Which&lt;/b&gt;" in page
+    assert "Because of Jensen." in page and "0.5 of 1 point: &lt;b&gt;Which&lt;/b&gt;" in page
     page = (out / "answers_q4.html").read_text()
-    assert page.index("Because.") < page.index("Because of Jensen.") and "3 answers, 2 not marked yet" in page
-    assert "9 of 10 points; 1 are not marked yet" in (out / "boris/feedback.html").read_text()
+    assert (
+        page.index("Because.") < page.index("Because of Jensen.") and "3 answers, of which 2 are not" in page
+    )
+    boris = (out / "boris/feedback.html").read_text()
+    assert "9 of 10 points.</strong> 1 point is not marked yet." in boris
     for path in [out / "answers_q4.html", out / "boris/feedback.html"]:
         page = path.read_text()
         assert "&lt;script&gt;" in page and "<script" not in page
         assert "\u202e" not in page and "\x1b" not in page
-        assert "cut here: 30,0" in page and len(page) < 25_000
+        assert "cut here: 130,0" in page and len(page) - len(report.STYLE) < 120_000
     assert not list(out.glob("*/answers_*")) and "Because.<" not in (out / "anna/feedback.html").read_text()
+
+    (tmp_path / "late.csv").write_text("student;days;left\nanna;4;5\n")
+    more = ("--late", tmp_path / "late.csv", "--also", "gradescope")
+    assert run_cli("grade", homework, handed_in, "--out", out, *more) == 0
+    anna, (row, *_) = result_of(out, "anna"), csv.DictReader((out / "grades.csv").open(newline=""))
+    assert "3 late days used, 2 left; counts half: 4.75 of 9.5 points" in anna["notes"][-1]
+    assert (anna["score"], row["score"], set(anna)) == (4.75, "4.75", set(result_of(out, "boris")))
+    assert anna["notes"][-1].replace(";", ",") == row["notes"] and result_of(out, "boris")["score"] == 9
+    assert json.loads((out / "anna/gradescope.json").read_text())["score"] == 4.75
+    likeness = (out / "similar.csv").read_text().splitlines()[1]
+    assert likeness == "weights,hw9_q3.safetensors,1,anna | boris | marks.csv | zoe"
 
     saved = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     (out / "marks.csv").write_bytes(bad := saved[out / "marks.csv"].replace(b"0.5", b"1.5"))
@@ -576,7 +781,7 @@ def test_what_a_teacher_entered_outlives_every_change_of_the_answer(tmp_path):
     marking.update(path, QUESTIONS, found_by(WRITTEN_BY))
     assert [row[0] for row in table_of(path)] == ["'007", "'=cmd", "anna", "boris"]
     enter(path, anna=("1", 'fine; "quoted",\n= two lines'))
-    path.write_bytes(marking.BOM.encode() + path.read_bytes())  # as Excel does
+    path.write_bytes(tables.BOM.encode() + path.read_bytes())  # as Excel does
     later = found_by({"anna": "Because of Markov.", "aaron": "No.", "boris": "Changed."})
     for name in WRITTEN_BY:
         (tmp_path / name).mkdir()
@@ -591,19 +796,35 @@ def test_what_a_teacher_entered_outlives_every_change_of_the_answer(tmp_path):
     assert other.score == 2  # the same text of somebody else has marks of its own
     written = path.read_bytes()
     marking.update(path, QUESTIONS, later)
-    assert path.read_bytes() == written and written.startswith(marking.BOM.encode())
+    assert path.read_bytes() == written and written.startswith(tables.BOM.encode())
     entry, answer = later["anna"].result.questions["q4"], later["anna"].written["q4"]
     earlier = [marks.rows["anna", "q4", marking.fingerprint("anna", "q4", WRITTEN_BY["anna"])]]
     solution = "Ours.\n\n**Rubric, 1 point.** All."
-    page = report.answers_page("q4", solution, [("anna", entry, answer, earlier)])
+    (page,) = report.answers_pages(
+        "q4", solution, [report.Shown("anna", 2, entry, answer, earlier)], "q4.html"
+    )
     assert page.index("Rubric, 1 point") < page.index("Ours.") < page.index("Markov")
-    assert "An earlier text got 1 points: fine; &quot;quoted&quot;" in page
+    assert "An earlier text got 1 point.</p><p>fine; &quot;quoted&quot;" in page.replace(
+        '"quoted"', "&quot;quoted&quot;"
+    )
 
 
+def test_new_file_of_marks_is_one_in_which_a_spreadsheet_reads_every_name(tmp_path):
+    for name, bom in (("Анна", tables.BOM), ("anna", "")):
+        (tmp_path / name).mkdir()
+        path, records = tmp_path / name / "marks.csv", found_by({name: "Because."})
+        marking.update(path, QUESTIONS, records)
+        assert path.read_text(encoding="utf-8").startswith(f"{bom}student,")
+        path.write_bytes(path.read_bytes().removeprefix(tables.BOM.encode()))  # as a teacher's editor does
+        marking.update(path, QUESTIONS, records)
+        assert path.read_bytes().startswith(b"student,")
+
+
+FINGERPRINT = "f" + "0123456789abcdef" * 2
 HEAD = "student,question,max,points,comment,fingerprint"
 
 
-def lines_of_marks(points, comment="", student="anna", question="q4", text="f0123456789ab"):
+def lines_of_marks(points, comment="", student="anna", question="q4", text=FINGERPRINT):
     """A file of marks with one row."""
     return f"{HEAD}\n{student},{question},1,{points},{comment},{text}\n"
 
@@ -613,7 +834,28 @@ def test_good_points_are_read(tmp_path, points):
     row = lines_of_marks(points).split("\n")[1]
     (tmp_path / "marks.csv").write_text(f"{HEAD},marker\n{row},me\n,,,,,,\n")
     marks = marking.read(tmp_path / "marks.csv", QUESTIONS, ["anna"])
-    assert marks.entered(("anna", "q4", "f0123456789ab")) and marks.columns[-1] == "marker"
+    assert marks.entered(("anna", "q4", FINGERPRINT)) and marks.columns[-1] == "marker"
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+@pytest.mark.parametrize(("mark", "points"), [("0,5", 0.5), ("0.25", 0.25), (" 1,0", 1), (",5", 0.5)])
+def test_marks_saved_by_a_spreadsheet_of_another_country(tmp_path, separator, mark, points):
+    path, records = tmp_path / "marks.csv", found_by({"anna": "Because.", "boris": "So."})
+    marking.update(path, QUESTIONS, records)
+    rows = list(csv.reader(path.open(newline="")))
+    rows[1][3], rows[1][4] = mark, "fine; and\tgood"
+    file = io.StringIO()
+    padded = [[f" {cell} " for cell in row[:4]] + ["", *row[4:], "", ""] for row in rows]
+    csv.writer(file, delimiter=separator).writerows(padded)
+    path.write_text(tables.BOM + file.getvalue())
+    marks = marking.update(path, QUESTIONS, records)
+    merged = marking.merge(records["anna"], marks, "anna").result
+    assert (merged.questions["q4"].score, merged.questions["q4"].message) == (points, "fine; and\tgood")
+    written = path.read_text(encoding="utf-8")
+    assert written.startswith(tables.BOM + separator.join(HEAD.split(",")) + "\n")
+    assert f"{separator}{mark.strip()}{separator}" in written.replace(" ", "")
+    marking.update(path, QUESTIONS, records)
+    assert path.read_text(encoding="utf-8") == written
 
 
 BAD_MARKS = [
@@ -628,7 +870,10 @@ BAD_MARKS = [
     (lines_of_marks(1, "right, but long"), "line 2: expected 6 cells.* got '7'"),
     (f"{HEAD}\nanna,q4\n", "line 2: expected 6 cells.* got '2'"),
     (lines_of_marks(1, '"open'), "line 2: expected cells between commas, got unexpected end"),
-    (lines_of_marks(1).replace(",", ";"), "line 1: expected the columns .* commas, got 'student;question"),
+    (lines_of_marks(1).replace(",", "|"), r"line 1: expected the columns .* tabs, got 'student\|question"),
+    (lines_of_marks(1).replace(",", ";").replace("anna;", "anna;;"), "line 2: expected 6 cells .*semicolon"),
+    (lines_of_marks("1;5").replace(",", "\t"), "line 2: expected points .* got '1;5'"),
+    (f"{HEAD},\n" + lines_of_marks(1).split("\n")[1] + ",lost", "line 2: expected 6 cells.* got '7'"),
     (HEAD.replace("points,", ""), "line 1: expected the columns"),
     ("", "line 1: expected the columns .* got ''"),
     (f"{HEAD}\nАнна".encode("cp1251"), "line 2: expected UTF-8, got the byte 0xc0"),
@@ -654,7 +899,55 @@ def test_names_in_marks_are_texts_and_differ(tmp_path):
     assert [names[name] for name in ("0012", "2021-03-01", "=1+1")] == ["'0012", "'2021-03-01", "'=1+1"]
     (tmp_path / "marks.csv").write_text(lines_of_marks(1, student="0012"))  # a quote that was swallowed
     (key,) = marking.read(tmp_path / "marks.csv", QUESTIONS, students).rows
-    assert key == ("0012", "q4", "f0123456789ab")
+    assert key == ("0012", "q4", FINGERPRINT)
+
+
+# Late days
+
+
+@pytest.mark.parametrize(
+    ("days", "left", "used", "factor"),
+    [(1, 5, 1, 1), (3, 5, 3, 1), (3, 3, 3, 1), (4, 5, 3, 0.5), (2, 1, 1, 0.5), (1, 0, 0, 0.5), (7, 5, 3, 0.5),
+     (8, 5, 0, 0)],
+)  # fmt: skip
+def test_late_days_count_by_the_rule_of_the_policy(days, left, used, factor):
+    one = late.Late(days, left)
+    assert (one.used, one.factor) == (used, factor)
+    record = found_by({"anna": "So."})["anna"]
+    counted = late.count(record, one)
+    (note,) = counted.result.notes
+    assert f"{days} day" in note and f" {used} late day" in note and f"{left - used} left" in note
+    assert (" of 2 points" in note) == (factor < 1)
+    assert (record.result.score, counted.result.score, counted.result.notes) == (2, 2 * factor, [note])
+    assert late.count(record, None) is record
+    assert "1 days" not in note and "0 day " not in note
+
+
+def test_late_days_are_read_by_the_names_of_the_grades(tmp_path):
+    path = tmp_path / "late.csv"
+    path.write_text("student; days;left;\nanna;2;5;\n007;0;3;\n'=cmd; 1;0;\nnobody;0;5;\n")
+    assert late.read(path, WRITTEN_BY) == {"anna": late.Late(2, 5), "=cmd": late.Late(1, 0)}
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    {
+        "student,days\nanna,1\n": "line 1: expected the columns student,days,left",
+        "student,days,left\nanna,1.5,5\n": "line 2: expected whole days from 0 to 999, got '1.5'",
+        "student,days,left\nanna,-1,5\n": "line 2: expected whole days",
+        "student,days,left\nanna,1,6\n": "line 2: expected whole late days left, from 0 to 5, got '6'",
+        "student,days,left\nanna,1,\n": "line 2: expected whole late days left",
+        "student,days,left\nana,1,5\n": "line 2: expected a student of this batch, got 'ana'",
+        "student,days,left\nanna,1,5\nanna,1,5\n": "line 3: expected one row for each student",
+        "student,days,left\nanna,1\n": "line 2: expected 3 cells",
+    }.items(),
+)
+def test_bad_late_days_are_refused_before_anything_is_graded(homework, tmp_path, capsys, text, reason):
+    (tmp_path / "late.csv").write_text(text)
+    put(tmp_path / "in/anna", reference())
+    options = ("--out", tmp_path / "out", "--late", tmp_path / "late.csv")
+    assert run_cli("grade", homework, tmp_path / "in", *options) == USAGE
+    assert f"late.csv, {reason}" in capsys.readouterr().err and not (tmp_path / "out/grades.csv").exists()
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -698,7 +991,9 @@ def test_student_version_equals_that_of_nbgrader():
     source.cells[1].outputs = [nbformat.v4.new_output("stream", text="old")]
     source.cells.append(new_code_cell("import this", metadata=marks("locked", locked=True)))
     source.cells.append(
-        new_markdown_cell("Why not?", metadata=marks("q5", solution=True, grade=True, points=2))
+        new_markdown_cell(
+            WRITTEN.replace("q4", "q5"), metadata=marks("q5", solution=True, grade=True, points=2)
+        )
     )
     theirs = copy.deepcopy(source)
     steps = ("LockCells", "ClearSolutions", "ClearOutput", "CheckCellMetadata", "ComputeChecksums")
@@ -819,6 +1114,7 @@ def lie(header, data=b""):
         lie("{'descr': '<f8', 'fortran_order': False, 'shape': (0, 4611686018427387904, 4)}\n"),
         lie("{'descr': '<f8', 'fortran_order': False, 'shape': (True,)}\n", b"x" * 8),
         lie("__import__('os').system('false')\n"),
+        lie("{'descr': '<f8'[ 'fortran_order': False, 'shape': (1,)}\n", b"x" * 8),
         lie("(" * 3000 + ")" * 3000),
         b"\x93NUMPY\x03\x00" + b"\xff" * 4,
     ],
@@ -882,11 +1178,12 @@ def nll_and_gradient(theta, first, last):
 
 
 def test_time_to_start_is_no_time_to_run(monkeypatch):
-    monkeypatch.setattr(channel, "INTERRUPT_SECONDS", 0.0)
+    for constant in ("INTERRUPT_SECONDS", "LATE_SECONDS"):
+        monkeypatch.setattr(channel, constant, 0.0)
     said = f"import sys, time; sys.stdout.buffer.write({inside.pack('ready', b'')!r}); sys.stdout.flush()"
     command = [sys.executable, "-c", f"{said}; time.sleep(60)"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        outcome = channel.converse(process, [], {}, Limits(total_seconds=0.1), kind="docker")
+        outcome = channel.converse(process, [], {}, Limits(total_seconds=0.1, own_seconds=0), watch=None)
         process.kill()
     assert outcome.ready and outcome.stopped == "took too long"
 
@@ -916,6 +1213,15 @@ def test_every_answer_needs_a_question(tmp_path):
     folder = make_homework(tmp_path / "homework9")
     (folder / "hidden.py").write_text(HIDDEN.replace('Question("q4", 1, manual=True),', ""))
     with pytest.raises(ValueError, match="the answer q4 must belong to one question"):
+        tasks.load(folder, 0)
+
+
+@pytest.mark.parametrize("name", ["sum", "np"])
+def test_no_answer_may_have_a_name_that_drivers_need(tmp_path, name):
+    folder = make_homework(tmp_path / "homework9")
+    student = folder / "hw9.ipynb"
+    student.write_text(student.read_text().replace("def softmax(theta)", f"def {name}(theta)"))
+    with pytest.raises(ValueError, match=f"the answer q1 must not be called {name}, which is taken"):
         tasks.load(folder, 0)
 
 
@@ -981,9 +1287,9 @@ def test_folder_that_cannot_be_read_is_a_submission(tmp_path, monkeypatch):
         return iterdir(folder)
 
     monkeypatch.setattr(Path, "iterdir", listed)
-    (anna, boris), _ = submission.collect(tmp_path, "hw9.ipynb")
-    assert anna.notebook is None and "cannot be read: Permission denied" in anna.notes[0]
-    assert boris.notebook is not None
+    anna, boris = (collect.read(one, "hw9.ipynb", []) for one in collect.collect(tmp_path))
+    assert "cannot be read: Permission denied" in anna.unreadable
+    assert boris.notebook() == b"{}"
 
 
 def test_record_outlives_its_file(tmp_path):
@@ -1003,7 +1309,7 @@ def test_progress_survives_names_and_terminals_of_any_kind(monkeypatch):
         run_cli("--help")  # every command begins by looking at the streams
     written.truncate(0)
     result = recording.Result("Зоя\n[2/2] x: ok\ud800", "homework9", 2, "bwrap", {})
-    pool.print_line("1/2", recording.Record(result), 0.0)
+    pool.print_line("1/2", recording.Record(result), "0.0 s")
     assert written.getvalue().count(b"\n") == 1 and b"\\u0417" in written.getvalue()
 
 
@@ -1021,9 +1327,15 @@ def test_seed_that_is_given_replaces_the_one_kept(tmp_path, capsys):
 def test_notes_on_cells_left_out_are_few():
     result = recording.Result("anna", "homework9", 0, "bwrap", {})
     cells = [{"status": "skipped", "text": "", "error": ""}] * 500
-    rebuilt = submission.Rebuilt(labels=[None] * 500)
+    rebuilt = submission.Rebuilt(labels=[None] * 500, numbers=[None] * 500)
     grade.note_what_was_left_out(result, rebuilt, channel.Outcome(cells=cells))
     assert len(result.notes) == 11 and result.notes[-1] == "490 more cells were left out"
+
+
+def test_notes_that_are_kept_are_few():
+    result = recording.Result("anna", "homework9", 0, "bwrap", {}, notes=["x" * 2000] * 150)
+    notes = recording.record(result, submission.Rebuilt(), channel.Outcome(), {}).result.notes
+    assert len(notes) == 101 and notes[-1].startswith("50 more notes") and max(map(len, notes)) == 1000
 
 
 def test_docker_command_shuts_everything_out(monkeypatch, tmp_path):
@@ -1078,7 +1390,7 @@ def test_without_a_sandbox_every_result_says_so(homework, tmp_path, capsys):
 
 
 def test_process_that_dies_fails_its_own_submission_only(homework, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(submission, "parse", lambda raw: os._exit(9) if b"die" in raw else [])
+    monkeypatch.setattr(grade, "parse", lambda raw: os._exit(9) if b"die" in raw else [])
     put(tmp_path / "in/anna", "die")
     put(tmp_path / "in/boris", reference())
     assert run_cli("grade", homework, tmp_path / "in", "--out", tmp_path / "out", "--jobs", 2) == 0
@@ -1094,7 +1406,7 @@ def test_a_course_that_lies_under_tmp_is_not_hidden_by_the_sandboxs_own_tmp():
 
 
 def test_marks_of_a_submission_that_fails_stay(homework, tmp_path, monkeypatch):
-    monkeypatch.setattr(submission, "parse", lambda raw: os._exit(9))
+    monkeypatch.setattr(grade, "parse", lambda raw: os._exit(9))
     put(tmp_path / "in/anna", reference())
     (tmp_path / "out").mkdir()
     (tmp_path / "out/marks.csv").write_text(lines_of_marks("0.5", "good"))
@@ -1126,7 +1438,7 @@ def test_batch_that_is_stopped_goes_on_where_it_was(homework, tmp_path, monkeypa
 
 
 def test_file_in_the_place_of_a_folder_fails_its_own_submission_only(homework, tmp_path, monkeypatch):
-    monkeypatch.setattr(submission, "parse", lambda raw: [])
+    monkeypatch.setattr(grade, "parse", lambda raw: [])
     for name in ("anna", "boris"):
         put(tmp_path / "in" / name, reference())
     (tmp_path / "out").mkdir()
@@ -1135,18 +1447,3 @@ def test_file_in_the_place_of_a_folder_fails_its_own_submission_only(homework, t
     rows = {row["student"]: row for row in csv.DictReader((tmp_path / "out/grades.csv").open(newline=""))}
     assert rows["anna"]["status"] == "failed" and "could not be written" in rows["anna"]["notes"]
     assert rows["boris"]["status"] == "ok" and (tmp_path / "out/anna").read_text() == "a file"
-
-
-def test_control_group_is_asked_for_in_front_of_the_sandbox(monkeypatch, tmp_path, homework):
-    log, systemd = tmp_path / "log", tmp_path / "systemd-run"
-    systemd.write_text(
-        f'#!/bin/bash\necho "$@" > {log}\nwhile [ "$1" != "--" ]; do shift; done\nshift\nexec "$@"\n'
-    )
-    systemd.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    working = sandbox.find("bwrap", homework / "hidden.py")
-    inside = sandbox.Sandbox("bwrap", sandbox._in_cgroup(working.command))
-    if not working.as_user:
-        assert inside.run(["print(6 * 7)"], {}, Limits()).cells[0]["text"] == "42\n"
-        for part in ("--user --scope", "MemoryMax=4294967296", "MemorySwapMax=0", "env -i"):
-            assert part in log.read_text()
