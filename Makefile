@@ -45,9 +45,10 @@ notes: .venv/.ok          ## the notes of every seminar to read while presenting
 	@$(RUN) tools.notes $(NB)
 
 # begin instructors
-grade: .venv/.ok          ## HW=homeworks/homework1 SUBMISSIONS=folder OUT=folder, SANDBOX=bwrap|docker|none
+grade: .venv/.ok          ## HW=homeworks/homework1 SUBMISSIONS=folder OUT=folder, JOBS=n, DASK=address, LATE=file, ALSO="gradescope junit"
 	@[ -n "$(HW)" ] && [ -n "$(SUBMISSIONS)" ] && [ -n "$(OUT)" ] || { echo "usage: make grade HW=homeworks/homework1 SUBMISSIONS=folder OUT=folder"; exit 1; }
-	@$(RUN) grading grade "$(HW)" "$(SUBMISSIONS)" --out "$(OUT)" --jobs $(JOBS) --sandbox $(SANDBOX)
+	@$(RUN) grading grade "$(HW)" "$(SUBMISSIONS)" --out "$(OUT)" --jobs $(JOBS) --sandbox $(SANDBOX) \
+		$(if $(DASK),--dask "$(DASK)") $(if $(LATE),--late "$(LATE)") $(if $(ALSO),--also $(ALSO))
 
 release: .venv/.ok        ## OUT=folder: write the students' repository; SOLUTIONS="hw1 hw2" adds solutions
 	@[ -n "$(OUT)" ] || { echo "usage: make release OUT=folder [SOLUTIONS=\"hw1\"]"; exit 1; }
@@ -57,8 +58,12 @@ release: .venv/.ok        ## OUT=folder: write the students' repository; SOLUTIO
 slides: .venv/.ok         ## draw the figures and compile every deck
 	@$(RUN) tools.slides
 
-bench: .venv/.ok          ## measure the training loop against one written by hand, as ratios
+bench: .venv/.ok          ## measure speed, as ratios
 	@$(BIN)/python tests/bench_train.py
+# begin instructors
+	@$(RUN) tests.bench_grade
+	@$(RUN) grading.mutation_score homeworks/homework*
+# end instructors
 
 colab: .venv/.ok          ## build Colab's environment and run the notebooks in it
 	@$(RUN) pytest -m colab tests/test_colab.py

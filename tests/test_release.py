@@ -114,7 +114,18 @@ def test_students_can_check_a_notebook(edition):
     command = [sys.executable, "-m", "tools.check", "README.md"]
     environment = os.environ | {"PYTHONPATH": str(edition)}
     done = subprocess.run(command, cwd=edition, env=environment, capture_output=True, text=True)
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1) and "README.md:1: broken JSON" in done.stderr
+    assert (done.returncode, done.stderr.count("\n")) == (
+        2,
+        1,
+    ) and "README.md: not a notebook: broken JSON" in done.stderr
+
+
+def test_each_homework_comes_with_a_copy_that_nobody_works_in(edition):
+    versions = sorted(path.relative_to(ROOT) for path in ROOT.glob("homeworks/*/hw?.ipynb"))
+    assert versions
+    for path in versions:
+        copy = edition / path.with_suffix(".blank.json")
+        assert copy.read_bytes() == (edition / path).read_bytes()
 
 
 def test_contributing_names_every_file_of_the_grader():

@@ -20,7 +20,18 @@ import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from tools import check, course, definitions, jupyter_bugs, live, normalise, notebooks, results, run_notebooks
+from tools import (
+    check,
+    course,
+    definitions,
+    handed_in,
+    jupyter_bugs,
+    live,
+    normalise,
+    notebooks,
+    results,
+    run_notebooks,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -592,6 +603,20 @@ def homework(path, *answers):
     return write(path, *cells, new_markdown_cell(words, metadata={"nbgrader": theory}))
 
 
+def checked(path):
+    """Check a homework against its blank."""
+    stub = notebooks.CODE_STUB.replace("\n", "\n    ")
+    blanks = [f"def {name}:\n    {stub}" for name in ("softmax(x)", "mask(n)")]
+    blank = homework(
+        path.with_name("blank.ipynb"),
+        blanks[0],
+        f"class Counter:\n    {stub}",
+        blanks[1],
+        notebooks.TEXT_STUB,
+    )
+    return check.main([str(path), "--blank", str(blank)])
+
+
 SOFTMAX = "def softmax(x):\n    return [value / sum(x) for value in x]"
 COUNTER = (
     "class Counter:\n    def __init__(self, x):\n        self.x = x\n    def add(self, y):\n        return {}"
@@ -602,7 +627,7 @@ BLANK = "def mask(n):\n    " + notebooks.CODE_STUB.replace("\n", "\n    ")
 
 def test_check_prints_a_table_of_tasks(tmp_path, capsys):
     path = homework(tmp_path / "hw9.ipynb", SOFTMAX, COUNTER.format(-1), BLANK, "Because.")
-    assert check.main([str(path)]) == 1
+    assert checked(path) == 1
     table = capsys.readouterr().out.split("\n")
     assert table[0].split() == ["q1", "2", "p", "passed"]
     assert table[1].split()[:4] == ["q2", "3", "p", "wrong"] and "add returns the new value" in table[1]
@@ -610,16 +635,44 @@ def test_check_prints_a_table_of_tasks(tmp_path, capsys):
     assert table[3].split() == ["q4", "1", "p", "written"]
     assert table[4].startswith("2 of 4 tasks")
     path = homework(tmp_path / "hw9.ipynb", SOFTMAX, COUNTER.format("self.x + y"), MASK, "Because.")
-    assert check.main([str(path)]) == 0
+    assert checked(path) == 0
 
 
 def test_check_believes_no_run_of_the_past(tmp_path, capsys):
     """A kernel that dies leaves what was stored of the cells below it."""
     path = homework(tmp_path / "hw9.ipynb", SOFTMAX, "import os\nos._exit(1)", MASK, notebooks.TEXT_STUB)
-    assert check.main([str(path)]) == 1
+    assert checked(path) == 1
     table = [line.split() for line in capsys.readouterr().out.split("\n")]
     assert [row[3] for row in table[:4]] == ["passed", "wrong", "wrong", "blank"]
     assert table[1][4:] == table[2][4:] == ["not", "reached"]
+
+
+def test_check_puts_back_what_its_checks_need(tmp_path):
+    def cells(*sources):
+        marks = {"import": "imports", "SIZE": "settings", "assert": "check_q1", "raise": "look"}
+        for source in sources:
+            name, tags = marks.get(source.split()[0]), []
+            nbgrader = graded("q1", solution=True)
+            if name == "check_q1":
+                nbgrader = graded(name, grade=True, points=1)
+            elif name:
+                nbgrader, tags = graded(name, locked=True), ["raises-exception"] * (name == "look")
+            yield code(source, *tags, nbgrader=nbgrader)
+
+    answer, own = "# @answer q1\ndef f():\n    return math.pi", code("print('mine')")
+    ours = [
+        "import math",
+        "SIZE = 3",
+        "# @answer q1\nraise NotImplementedError",
+        "assert f() > SIZE",
+        "raise 1",
+    ]
+    blank = write(tmp_path / "blank.ipynb", *cells(*ours))
+    for kept in ([answer], [answer, ours[3]], ["import math", answer]):
+        path = write(tmp_path / "hw9.ipynb", own, *cells(*kept))
+        found = handed_in.find(handed_in.read(blank), handed_in.read(path))
+        ran = [cell.source for cell, _ in check.cells_to_run(found)]
+        assert [source for source in ran if "mine" not in source] == [*ours[:2], answer, ours[3]]
 
 
 def test_check_refuses_what_is_no_homework(tmp_path, capsys):

@@ -14,10 +14,11 @@ from pathlib import Path
 
 from nbformat import NotebookNode
 
-from tools.notebooks import ROOT, read_notebook, slide_type, text_of
+from tools.notebooks import ROOT, STUDENT_VERSION, read_notebook, slide_type, text_of
 
 # What only instructors have. A folder ends with a slash; `*` does not stop at one.
 INSTRUCTORS_ONLY = [
+    "examples/grade-homework.yml",
     "homeworks/*/hw*.solution.ipynb",
     "homeworks/*/hidden.py",
     "homeworks/*/mutants.py",
@@ -25,8 +26,17 @@ INSTRUCTORS_ONLY = [
     "homeworks/*/*.safetensors",
     "docs/teachers.md",
     "grading/*",
+    "tests/test_answers.py",
+    "tests/test_collect.py",
+    "tests/test_examples.py",
+    "tests/bench_grade.py",
     "tests/test_grading.py",
+    "tests/test_sandbox.py",
+    "tests/test_hidden.py",
     "tests/test_homeworks.py",
+    "tests/test_pages.py",
+    "tests/test_many.py",
+    "tests/test_mutation.py",
     "tests/test_release.py",
     "tests/hostile/*",
     "tools/release.py",
@@ -118,15 +128,19 @@ def write_edition(out: Path, solutions: list[str]) -> list[str]:
         if not any(Path(path).name == f"{name}.solution.ipynb" for path in paths):
             raise ReleaseError(f"there is no {name}.solution.ipynb to add; name a homework as in hw1")
     public = [path for path in paths if is_public(path, solutions)]
+    blanks = []
     for path in public:
         target = out / path
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / path, target)
         if target.suffix == ".ipynb":
             target.write_text(text_of(public_notebook(read_notebook(ROOT / path))), encoding="utf-8")
+        if STUDENT_VERSION.fullmatch(target.name):  # by which `tools.check` finds what the student answered
+            shutil.copy2(target, target.with_suffix(".blank.json"))
+            blanks.append(str(Path(path).with_suffix(".blank.json")))
         if Path(path).name in ("README.md", "CONTRIBUTING.md", "Makefile"):
             target.write_text(public_text(path, target.read_text(encoding="utf-8")), encoding="utf-8")
-    return public
+    return public + blanks
 
 
 def commit(out: Path, message: str) -> None:
