@@ -38,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
     grade.add_argument("--jobs", type=int, default=1, help=words)
     words = "of the hidden inputs (default: kept in OUT, or a new secret)"
     grade.add_argument("--seed", type=int, help=words)
-    words = "table student,days,left: how late each was, and the late days left before (see POLICY.md)"
+    words = "table student,days,left: how late each was, days left before (POLICY.md); kept in OUT"
     grade.add_argument("--late", type=Path, metavar="FILE", help=words)
     words = "also write each result as Gradescope's gradescope.json or as junit.xml"
     grade.add_argument("--also", nargs="+", choices=("gradescope", "junit"), default=[], help=words)
@@ -79,7 +79,9 @@ def grade(options: argparse.Namespace) -> int:
     # Before anything is written: marks that cannot be read stop a batch that would take hours.
     known = {one.student for one in handed_in} | store.students(out)
     marks.read(out / "marks.csv", task.questions, known)
-    days = late.read(options.late, known) if options.late else {}
+    # What one run was told of late days holds for the next, which would else give the points back in silence.
+    table = options.late or (kept if (kept := out / "late.csv").exists() else None)
+    days = late.read(table, known) if table else {}
     if options.sandbox == "none":
         print("WARNING: no sandbox: submissions can read and change everything that you can", file=sys.stderr)
     try:
@@ -99,6 +101,10 @@ def grade(options: argparse.Namespace) -> int:
         student: late.count(marks.merge(found, given, student), days.get(student))
         for student, found in records.items()
     }
+    if options.late:
+        store.renew(out / "late.csv", options.late.read_text(encoding="utf-8"))
+    elif table:
+        print(f"late days as in {table}: name another table by --late to change them")
     report.publish(task, records, given, out, tuple(options.also))
     print(f"{counted(len(records), 'submission')}, {out / 'grades.csv'}")
     if left := sum(len(found.result.having("manual")) for found in records.values()):

@@ -15,7 +15,7 @@ from tools.notebooks import write_atomically
 
 FORMAT = b"4"  # of a record: one that was kept in another format is made anew
 MORE = {"gradescope": "gradescope.json", "junit": "junit.xml"}  # forms of a result, if they are asked for
-RESERVED = re.compile(r"(grades\.csv|marks\.csv|similar\.csv|seed\.txt|answers_\w+\.html)_*")
+RESERVED = re.compile(r"(grades\.csv|marks\.csv|late\.csv|similar\.csv|seed\.txt|answers_\w+\.html)_*")
 
 
 def folder_of(out: Path, student: str) -> Path:

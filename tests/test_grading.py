@@ -765,6 +765,8 @@ def test_marks_are_merged_without_the_sandbox(homework, tmp_path, monkeypatch, c
     assert (anna["score"], row["score"], set(anna)) == (4.75, "4.75", set(result_of(out, "boris")))
     assert anna["notes"][-1].replace(";", ",") == row["notes"] and result_of(out, "boris")["score"] == 9
     assert json.loads((out / "anna/gradescope.json").read_text())["score"] == 4.75
+    assert run_cli("grade", homework, handed_in, "--out", out) == 0  # without a word of late days
+    assert "late days as in" in capsys.readouterr().out and result_of(out, "anna")["score"] == 4.75
     likeness = (out / "similar.csv").read_text().splitlines()[1]
     assert likeness == "weights,hw9_q3.safetensors,1,anna | boris | marks.csv | zoe"
 
