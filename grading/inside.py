@@ -428,9 +428,10 @@ def do_job() -> None:
 NEW_NAMESPACES = 0x20000 | 0x08000000 | 0x20000000 | 0x40000000  # mounts, IPC, processes, network
 NEW_USERS = 0x10000000
 READ_ONLY, NO_SUID, NO_DEVICES, NO_PROGRAMS = 1, 2, 4, 8  # flags of mount
-AGAIN, THIS_PLACE, RECURSIVE, PRIVATE = 1 << 5, 1 << 12, 1 << 14, 1 << 18
+AGAIN, BIND, RECURSIVE, PRIVATE = 1 << 5, 1 << 12, 1 << 14, 1 << 18
 SET_FILTER, DROP_BOUND, SUBREAPER, NO_NEW_PRIVILEGES = 22, 24, 36, 38  # of prctl
 CAPABILITIES = 64  # there are about 40
+WRITABLE = ("/tmp", "/dev/shm")  # places of a child's own
 
 
 class Program(ctypes.Structure):
@@ -480,13 +481,18 @@ def put_up_walls(walls: dict) -> None:
     system_call("mount", None, b"/", None, RECURSIVE | PRIVATE, None)
     system_call("mount", b"proc", b"/proc", b"proc", NO_SUID | NO_DEVICES | NO_PROGRAMS, None)
     size = f"size={walls['disk_bytes']},nr_inodes={walls['files']},mode=1777".encode()
-    for place in (b"/tmp", b"/dev/shm"):
-        system_call("mount", b"tmpfs", place, b"tmpfs", NO_SUID | NO_DEVICES, size)
+    course = [(path, os.open(path, os.O_PATH)) for path in walls["course"] if path.startswith(WRITABLE)]
+    for place in WRITABLE:
+        system_call("mount", b"tmpfs", place.encode(), b"tmpfs", NO_SUID | NO_DEVICES, size)
+    for path, descriptor in course:  # what lies there is hidden now: it comes back, as it was, to be read
+        os.makedirs(path, exist_ok=True)
+        system_call("mount", b"/proc/self/fd/%d" % descriptor, path.encode(), None, BIND | RECURSIVE, None)
+        os.close(descriptor)
     os.chdir("/tmp")
     if os.getuid():  # in a namespace of users, where the number bounds those below: for root, the machine's
         with open("/proc/sys/user/max_user_namespaces", "w") as file:
             file.write("0")
-    flags = NO_SUID | NO_DEVICES | NO_PROGRAMS | READ_ONLY | AGAIN | THIS_PLACE
+    flags = NO_SUID | NO_DEVICES | NO_PROGRAMS | READ_ONLY | AGAIN | BIND
     system_call("mount", None, b"/proc", None, flags, None)
     with contextlib.suppress(OSError):  # numbers beyond the last capability
         for capability in range(CAPABILITIES):

@@ -192,10 +192,9 @@ def bwrap_command(bwrap: str, limits: Limits, *, unprivileged: bool, control: in
     size = ["--perms", "1777", "--size", str(limits.disk_bytes), "--tmpfs"]
     command = [bwrap, *spaces, "--die-with-parent", "--new-session", "--clearenv", "--hostname", "sandbox"]
     system = ["/usr/lib", "/usr/lib64", "/usr/bin", "/etc/ld.so.cache", "/etc/alternatives"]
-    course = sorted({sys.prefix, sys.base_prefix, str(_package())} - {"/usr"})
     # First of all: what is mounted on /tmp later would hide a course that lies there.
     command += [*size, "/tmp"]
-    parents = {parent for path in [*system, *course] for parent in Path(path).parents} - {Path("/")}
+    parents = {parent for path in [*system, *course()] for parent in Path(path).parents} - {Path("/")}
     for folder in sorted(parents):
         command += ["--dir", str(folder)]  # else bwrap makes it for root alone
     for path in system:
@@ -205,7 +204,7 @@ def bwrap_command(bwrap: str, limits: Limits, *, unprivileged: bool, control: in
             command += ["--symlink", os.readlink(path), path]
         else:
             command += ["--ro-bind-try", path, path]
-    for path in course:
+    for path in course():
         command += ["--ro-bind", path, path]
     command += ["--ro-bind", str(INSIDE), "/inside.py"]
     command += ["--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev"]
@@ -277,6 +276,11 @@ def ordinary_user() -> int:
 def _becoming(user: int) -> dict[str, object]:
     """Return the options with which Popen starts a command as a user."""
     return {"user": user, "group": user, "extra_groups": []}
+
+
+def course() -> list[str]:
+    """Return the folders of the interpreter, the environment and the package, which a sandbox may read."""
+    return sorted({sys.prefix, sys.base_prefix, str(_package())} - {"/usr"})
 
 
 def _package() -> Path:

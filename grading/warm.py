@@ -29,7 +29,7 @@ from grading import seccomp
 from grading.channel import STARTUP_SECONDS, Outcome, converse
 from grading.homework import Homework
 from grading.questions import Case, Limits
-from grading.sandbox import Sandbox, end, last_words, ordinary_user, why_unsafe
+from grading.sandbox import Sandbox, course, end, last_words, ordinary_user, why_unsafe
 from tools.handed_in import Cell
 
 ALWAYS = ("IPython.core.interactiveshell",)  # beside NumPy and torch
@@ -118,6 +118,7 @@ class Warm:
         self, cells: list[str], questions: dict[str, list[Case]], limits: Limits, own: Sequence[int] = ()
     ) -> Outcome:
         walls = {"disk_bytes": limits.disk_bytes, "files": limits.files, "user": ordinary_user()}
+        walls["course"] = course()
         walls["filter"] = base64.b64encode(seccomp.program()).decode()
         job_in, job = os.pipe()
         out, out_in = os.pipe()

@@ -97,6 +97,7 @@ def test_files_are_counted_whatever_became_of_their_names_and_of_who_made_them()
         *walls,
         "--tmpfs",
         "/dev/shm",
+        *[part for path in sandbox.course() for part in ("--ro-bind", path, path)],  # which may lie in /tmp
         "--",
         sys.executable,
         "-c",

@@ -138,7 +138,7 @@ def write_edition(out: Path, solutions: list[str]) -> list[str]:
         if STUDENT_VERSION.fullmatch(target.name):  # by which `tools.check` finds what the student answered
             shutil.copy2(target, target.with_suffix(".blank.json"))
             blanks.append(str(Path(path).with_suffix(".blank.json")))
-        if Path(path).name in ("README.md", "CONTRIBUTING.md", "Makefile"):
+        if Path(path).name in ("README.md", "CONTRIBUTING.md", "Makefile", "ci.yml"):
             target.write_text(public_text(path, target.read_text(encoding="utf-8")), encoding="utf-8")
     return public + blanks
 
