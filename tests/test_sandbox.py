@@ -218,8 +218,10 @@ def test_group_of_version_2_is_asked_for_memory_without_swap(tmp_path, monkeypat
     assert not group.overflowed()
     (group.folder / "memory.events").write_text("max 9\noom 1\noom_kill 1\noom_group_kill 0\n")
     assert group.overflowed()
-    group.adopt(os.getpid())
-    assert (group.folder / "cgroup.procs").read_text() == str(os.getpid())
+    with subprocess.Popen(["sleep", "60"]) as process:
+        group.adopt(process.pid)
+        assert (group.folder / "cgroup.procs").read_text() == str(process.pid)
+        process.kill()
 
 
 def test_where_there_can_be_no_group_there_is_none(tmp_path, monkeypatch):
