@@ -80,7 +80,8 @@ def grade(options: argparse.Namespace) -> int:
     known = {one.student for one in handed_in} | store.students(out)
     marks.read(out / "marks.csv", task.questions, known)
     # What one run was told of late days holds for the next, which would else give the points back in silence.
-    table = options.late or (kept if (kept := out / "late.csv").exists() else None)
+    kept = out / "late.csv"
+    table = options.late or (kept if kept.exists() else None)
     days = late.read(table, known) if table else {}
     if options.sandbox == "none":
         print("WARNING: no sandbox: submissions can read and change everything that you can", file=sys.stderr)
@@ -102,7 +103,7 @@ def grade(options: argparse.Namespace) -> int:
         for student, found in records.items()
     }
     if options.late:
-        store.renew(out / "late.csv", options.late.read_text(encoding="utf-8"))
+        store.renew(kept, options.late.read_text(encoding="utf-8"))
     elif table:
         print(f"late days as in {table}: name another table by --late to change them")
     report.publish(task, records, given, out, tuple(options.also))

@@ -50,14 +50,14 @@ def read(path: Path, students: Iterable[str]) -> dict[str, Late]:
     for line, row in tables.read(path, COLUMNS).rows:
         name, days, left = (row[column].strip() for column in COLUMNS)
         student = called(name, names)
-        for right, expected, got in (
+        tables.require(
+            path,
+            line,
             (WHOLE.fullmatch(days), "whole days from 0 to 999", days),
             (WHOLE.fullmatch(left) and int(left) <= DAYS, f"whole late days left, from 0 to {DAYS}", left),
             (student is not None or days.strip("0") == "", "a student of this batch", name),
             (name not in seen, "one row for each student", f"{name} again"),
-        ):
-            if not right:
-                raise ValueError(f"{path}, line {line}: expected {expected}, got {got[:100]!r}")
+        )
         seen.add(name)
         if student is not None and int(days):
             found[student] = Late(int(days), int(left))

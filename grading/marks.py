@@ -73,7 +73,9 @@ def read(path: Path, questions: list[Question], students: Iterable[str]) -> Mark
         name, question, mark, text = (row[column].strip() for column in READ)
         student, mark = called(name, names), mark if marks.separator == "," else mark.replace(",", ".")
         key = (student, question, text)
-        for right, expected, got in (
+        tables.require(
+            path,
+            line,
             (student is not None, "a student of this batch", name),
             (question in points, f"a written question ({', '.join(points)})", question),
             (
@@ -83,9 +85,7 @@ def read(path: Path, questions: list[Question], students: Iterable[str]) -> Mark
             ),
             (FINGERPRINT.fullmatch(text), "the fingerprint that the grader wrote", text),
             (key not in marks.rows, "one row for each answer", f"{name}, {question} again"),
-        ):
-            if not right:
-                raise ValueError(f"{path}, line {line}: expected {expected}, got {got[:100]!r}")
+        )
         marks.rows[key] = row
     return marks
 

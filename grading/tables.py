@@ -47,6 +47,13 @@ def read(path: Path, columns: list[str]) -> Table:
     return table
 
 
+def require(path: Path, line: int, *rules: tuple[object, str, str]) -> None:
+    """Raise ValueError for the first rule that fails: what has to be true, what was expected, what came."""
+    for right, expected, got in rules:
+        if not right:
+            raise ValueError(f"{path}, line {line}: expected {expected}, got {got[:100]!r}")
+
+
 def _text(path: Path) -> str:
     raw = path.read_bytes()
     try:

@@ -84,6 +84,7 @@ def test_a_torch_that_does_not_start_is_quoted(monkeypatch):
 
 def test_too_little_room_is_said(monkeypatch, tmp_path):
     monkeypatch.setattr(doctor, "ROOT", tmp_path)
+    monkeypatch.setattr(doctor, "READY", tmp_path / ".venv/.ok")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=2**30))
     assert doctor.room()[0] == "wrong"
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=2**36))

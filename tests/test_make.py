@@ -125,7 +125,7 @@ def test_versions_of_python_are_those_of_the_project():
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     oldest, above = map(int, re.search(r'requires-python = ">=3\.(\d+),<3\.(\d+)"', project).groups())
     condition = f"(3, {oldest}) <= sys.version_info < (3, {above})"
-    for path in ("tools/make.py", "tools/course.py"):
+    for path in ("tools/make.py", "tools/course.py", "tools/doctor.py"):
         assert condition in (ROOT / path).read_text(encoding="utf-8"), path
     assert f"(3, {oldest}) <= sys.version_info[:2] <= (3, {above - 1})" in (ROOT / "Makefile").read_text(
         encoding="utf-8"

@@ -20,8 +20,8 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-PYTHONS = ((3, 11), (3, 12), (3, 13))
+from tools.make import PYTHON, READY, ROOT, VENV
+
 DISK, MEMORY = 8, 4  # GiB: the environment with torch's CUDA libraries; two notebooks in the quick profile
 Finding = tuple[str, str]  # "ok", "note" (something optional is missing) or "wrong", and a sentence
 
@@ -29,7 +29,7 @@ Finding = tuple[str, str]  # "ok", "note" (something optional is missing) or "wr
 def python() -> Finding:
     """Look at the interpreter."""
     found = f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"
-    if sys.version_info[:2] in PYTHONS:
+    if (3, 11) <= sys.version_info < (3, 14):
         return "ok", found
     return "wrong", f"{found}: the course needs 3.11, 3.12 or 3.13; call it with one, make PY=python3.12"
 
@@ -38,11 +38,10 @@ def environment() -> Finding:
     """Look whether this is the course's own environment, or Colab's."""
     if "google.colab" in sys.modules or os.environ.get("COLAB_RELEASE_TAG"):
         return "ok", "Colab, whose own packages are used"
-    own = Path(sys.prefix).resolve() == (ROOT / ".venv").resolve()
+    own = Path(sys.prefix).resolve() == VENV.resolve()
     if own or os.environ.get("CONDA_PREFIX"):
         return "ok", f"environment {sys.prefix}"
-    there = (ROOT / ".venv").exists()
-    advice = "call .venv/bin/python -m tools.doctor" if there else "make run sets one up"
+    advice = f"call {PYTHON} -m tools.doctor" if PYTHON.exists() else "make run sets one up"
     return "note", f"not the course's environment, but {sys.prefix}: {advice}"
 
 
@@ -112,7 +111,7 @@ def room() -> Finding:
     free = shutil.disk_usage(ROOT).free / 2**30
     memory = _memory()
     said = f"{free:.0f} GiB of disk are free" + (f", {memory:.0f} GiB of memory" if memory else "")
-    if free < DISK and not (ROOT / ".venv/.ok").exists():
+    if free < DISK and not READY.exists():
         return "wrong", f"{said}: setting up needs {DISK} GiB of disk (TORCH=cpu: 3)"
     if memory and memory < MEMORY:
         return "note", f"{said}: run one notebook at a time, at least {MEMORY} GiB are better"
