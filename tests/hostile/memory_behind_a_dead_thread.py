@@ -7,8 +7,8 @@ import time
 
 
 def hold():
-    time.sleep(1)
-    held.append(bytearray(b"x") * (600 << 20))
+    time.sleep(0.2)  # the first thread ends before
+    held.append(bytearray(b"x") * (450 << 20))
     time.sleep(600)
 
 
