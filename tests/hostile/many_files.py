@@ -1,6 +1,9 @@
-# Makes files without end.
+# Makes files without end, whatever the file system says.
 # ruff: noqa
 import itertools
 
 for number in itertools.count():
-    open(f"/tmp/file{number}", "w").close()
+    try:
+        open(f"/tmp/file{number}", "w").close()
+    except OSError:
+        pass
