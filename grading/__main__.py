@@ -75,7 +75,8 @@ def grade(options: argparse.Namespace) -> int:
     out.mkdir(parents=True, exist_ok=True)
     seed = store.seed_of(out, options.seed)
     task = homework.load(options.homework, seed)
-    handed_in = collect.collect(submissions)
+    names = store.names(out)
+    handed_in = collect.collect(submissions, names)
     # Before anything is written: marks that cannot be read stop a batch that would take hours.
     known = {one.student for one in handed_in} | store.students(out)
     marks.read(out / "marks.csv", task.questions, known)
@@ -83,6 +84,7 @@ def grade(options: argparse.Namespace) -> int:
     kept = out / "late.csv"
     table = options.late or (kept if kept.exists() else None)
     days = late.read(table, known) if table else {}
+    store.keep_names(out, names | {one.name: one.student for one in handed_in if one.name})
     if options.sandbox == "none":
         print("WARNING: no sandbox: submissions can read and change everything that you can", file=sys.stderr)
     try:

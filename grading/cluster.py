@@ -9,6 +9,7 @@ import threading
 import time
 import traceback
 from collections.abc import Generator, Iterator
+from modulefinder import ModuleFinder
 from pathlib import Path
 
 import torch
@@ -18,16 +19,24 @@ from grading import homework, sandbox, warm
 from grading.collect import Files, Submission
 from grading.grade import grade
 from grading.pool import Executor, Finished, Job, as_sent
+from grading.sandbox import package
 from grading.submission import fingerprint
+from tools.notebooks import ROOT
 
 RETRIES = 1  # of a submission whose grading raised an error; how often a worker may die is the scheduler's
 AHEAD = 2  # submissions for each thread of the cluster that are on their way at once
 
 
-def version() -> str:
-    """Return a hash of the grader's own files."""
-    files = sorted(Path(__file__).parent.glob("*.py"))
-    return fingerprint(*[path.read_bytes() for path in files])
+def version(hidden: Path) -> str:
+    """Return a hash of the grader's own files, of what they and a `hidden.py` import, and of dgm_utils."""
+    finder = ModuleFinder([str(ROOT)], excludes=["dgm_utils"])  # which is found elsewhere if it is installed
+    for path in (ROOT / "grading").glob("*.py"):
+        finder.import_hook(f"grading.{path.stem}")
+    finder.run_script(str(hidden))
+    files = {name: module.__file__ for name, module in finder.modules.items() if module.__file__}
+    files |= {str(path.relative_to(package())): path for path in package().rglob("*.py")}
+    contents = sorted((name, Path(file).read_bytes()) for name, file in files.items())
+    return fingerprint(repr(contents).encode())
 
 
 def on(address: str, folder: Path, seed: int, kind: str, *, cold: bool = False) -> Executor:
@@ -73,7 +82,7 @@ class Grader(WorkerPlugin):
     def __init__(self, folder: Path, seed: int, kind: str, cold: bool):
         self.files = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
         self.homework, self.seed, self.kind, self.cold = folder.name, seed, kind, cold
-        self.version = version()
+        self.version = version(folder / "hidden.py")
         self.name = f"grader-{fingerprint(*self.files.values(), repr((seed, kind, cold)).encode())}"
 
     def setup(self, worker: object) -> None:
@@ -98,15 +107,15 @@ class Grader(WorkerPlugin):
     def _prepare(self) -> None:
         """Load the homework and try the sandbox, or raise for what is wrong with this machine."""
         where = get_worker().address
-        if version() != self.version:
-            said = f"the worker {where} has another version of the grader: give it the same commit"
-            raise sandbox.SandboxMissing(said)
         torch.set_num_threads(1)
         self.folder = tempfile.TemporaryDirectory(prefix="grading-")
         path = Path(self.folder.name, self.homework)
         path.mkdir()
         for name, data in self.files.items():
             (path / name).write_bytes(data)
+        if version(path / "hidden.py") != self.version:
+            said = f"the worker {where} has another version of the grader: give it the same commit"
+            raise sandbox.SandboxMissing(said)
         self.task = homework.load(path, self.seed)
         try:
             found = sandbox.find(self.kind, path / "hidden.py")

@@ -13,19 +13,23 @@ import re
 import stat
 import unicodedata
 import zipfile
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 
 from grading.submission import Rebuilt, rebuild
 from tools.handed_in import Cell, Unreadable, parse
 
 FILE_LIMIT = 20_000_000  # bytes of a notebook, and of a file of weights
-ARCHIVE_LIMIT = 3 * FILE_LIMIT  # bytes of a zip: a notebook and two files of weights
-ENTRIES_LIMIT = 1_000  # files in an archive; notebooks, weights and archives in a folder
+ARCHIVE_LIMIT = 200_000_000  # bytes of a zip: the whole course with its history has 120 million
+ENTRIES_LIMIT = 5_000  # files in an archive; notebooks, weights and archives in a folder
 RATIO_LIMIT = 500  # times that a file in an archive may grow, beyond SMALL; text grows by 20
 SMALL = 2_000_000  # bytes: a notebook that printed one line for ever
+NEAR, DEEPEST = 2, 5  # parts of a file's path: where work is looked for, and where if it is the whole course
+COPIES_LIMIT = 10  # notebooks of the homework's name in a whole course
 OTHERS_LIMIT = 3  # further notebooks that are looked at, only to say that they hold answers
 NAME_LIMIT = 180  # bytes of a student's name, which becomes a folder's
 
@@ -40,6 +44,7 @@ PASSED_OVER = {"__macosx", "thumbs.db", "desktop.ini"}  # written by systems, be
 IGNORABLE = set("\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0") | set(map(chr, range(0xFE00, 0xFE10)))
 SCRIPTS = ("LATIN", "CYRILLIC", "GREEK")  # whose letters look alike
 
+NOBODY: Mapping[str, str] = MappingProxyType({})  # the names that a first run finds given
 Found = dict[str, Callable[[], bytes]]  # a student's files: by name with its folder, how each is read
 
 
@@ -47,13 +52,15 @@ Found = dict[str, Callable[[], bytes]]  # a student's files: by name with its fo
 class Submission:
     """Say where one student's files are: a notebook, an archive or a folder, and what was odd about it.
 
-    `beside` is a folder that may hold weights and no notebook.
+    `beside` is a folder that may hold weights and no notebook. `student` is what is shown of `name`, the
+    student's name as it was handed in; what only lies beside a student's files has none.
     """
 
     student: str
     path: Path
     beside: Path | None = None
     notes: tuple[str, ...] = ()
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,8 +83,10 @@ class Files:
         return self.raw
 
 
-def collect(folder: Path) -> list[Submission]:
+def collect(folder: Path, given: Mapping[str, str] = NOBODY) -> list[Submission]:
     """List the submissions in a folder, sorted: every file and folder in it is one, or is named in a note.
+
+    `given` says what students were shown as in earlier runs, by their names as they were handed in.
 
     A submission is `STUDENT.ipynb`, an archive `STUDENT.zip`, or a folder `STUDENT`. Where one student has
     several, the folder with a notebook counts, then the notebook, then the archive. A link, or whatever else
@@ -87,26 +96,31 @@ def collect(folder: Path) -> list[Submission]:
     for path in sorted(folder.iterdir()):
         if not _passed_over(path.name):
             groups.setdefault(_student(path), []).append(path)
-    rows, apart = [], []
+    own, apart = [], []
     for student, paths in groups.items():
         first, *rest = sorted(paths, key=lambda path: (_rank(path), path.name))
-        rows.append((student, first, [path for path in rest if _plain(path)]))
-        apart += [(path.name, path, []) for path in rest if not _plain(path)]
-    rows += apart  # behind: where names are equal, a student's own file keeps the name
-    names = visible_names([student for student, _, _ in rows])
-    found = [_submission(name, path, rest) for name, (_, path, rest) in zip(names, rows, strict=True)]
-    return sorted(_with_namesakes_noted(found), key=lambda one: one.student)
+        own.append(_submission(student, first, [path for path in rest if _plain(path)]))
+        apart += [Submission(path.name, path) for path in rest if not _plain(path)]
+    names = visible_names([one.name for one in own], given)
+    # No name has a slash: what lies apart is called like nobody, who handed in nothing this time included.
+    taken = given | {one.name: name for one, name in zip(own, names, strict=True)}
+    names += visible_names(
+        [one.student for one in apart], {f"{name}/": shown for name, shown in taken.items()}
+    )
+    found = [replace(one, student=name) for one, name in zip(own + apart, names, strict=True)]
+    return sorted(_with_namesakes_noted(found, given.values()), key=lambda one: one.student)
 
 
-def read(one: Submission, notebook: str, weights: list[str]) -> Files:
+def read(one: Submission, notebook: str, weights: list[str], release: list[Cell]) -> Files:
     """Read a submission's notebook, which should be called `notebook`, and the weights of these file names.
 
+    `release` is our student version, by which answers are told from our blank in a copy of the whole course.
     Nothing is raised: what was odd, and why something cannot be read, stands in what is returned.
     """
     files, found, folder = Files(), {}, ""
     try:
         found = _listed(one.path, notebook, files.notes)
-        chosen, others = _chosen(found, notebook, files.notes)
+        chosen, others = _chosen(found, notebook, release, files.notes)
         folder = chosen.rpartition("/")[0]
         files = replace(files, raw=found[chosen]())
         for name in others[:OTHERS_LIMIT]:
@@ -120,6 +134,7 @@ def read(one: Submission, notebook: str, weights: list[str]) -> Files:
     if one.beside:
         with contextlib.suppress(Unreadable):
             found = _in_folder(one.beside) | found
+    found = {name: file for name, file in found.items() if _near(name) or name.rpartition("/")[0] == folder}
     for name in weights:
         try:
             if source := _weights(found, name, weights, folder, files.notes):
@@ -136,7 +151,7 @@ def answers_elsewhere(release: list[Cell], graded: Rebuilt, files: Files) -> lis
     return [
         f"the notebook that was graded is blank, and {name} is not: hand in one notebook"
         for name, raw in files.others.items()
-        if _answered(_rebuilt(release, raw))
+        if _has_answers(release, raw)
     ]
 
 
@@ -159,12 +174,20 @@ def read_file(path: Path, limit: int = FILE_LIMIT) -> bytes:
         return file.read(limit + 1)[:limit]
 
 
-def visible_names(names: list[str]) -> list[str]:
-    r"""Return students' names of which no two look alike: what cannot be seen is written as `\u200b`."""
-    composed = [unicodedata.normalize("NFC", name) for name in names]
-    shown, taken = [], set()
-    for name, short in zip(names, composed, strict=True):
-        alone = composed.count(short) == 1 or name == short
+def visible_names(names: list[str], given: Mapping[str, str] = NOBODY) -> list[str]:
+    r"""Return students' names of which no two look alike: what cannot be seen is written as `\u200b`.
+
+    Who was shown under a name before, as `given` says, keeps it; the first one, where two are equal.
+    """
+    kept, taken = dict(given), set(given.values())
+    looks = Counter(unicodedata.normalize("NFC", name) for name in set(names))
+    shown = []
+    for name in names:
+        if name in kept:
+            shown.append(kept.pop(name))
+            continue
+        short = unicodedata.normalize("NFC", name)
+        alone = looks[short] == 1 or name == short
         visible = _visible(short if alone else name, marks=not alone)
         if len(visible.encode()) > NAME_LIMIT:
             digest = sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:8]
@@ -213,14 +236,14 @@ def _rank(path: Path) -> int:
 def _submission(student: str, path: Path, rest: list[Path]) -> Submission:
     beside = next((other for other in rest if _is_folder(other)), None)
     notes = [f"{other.name} was not graded: {path.name} was" for other in rest if other != beside]
-    return Submission(student, path, beside, tuple(notes))
+    return Submission(student, path, beside, tuple(notes), student)
 
 
-def _with_namesakes_noted(found: list[Submission]) -> list[Submission]:
-    """Return submissions with a note where names differ in case or in the number of a download only."""
+def _with_namesakes_noted(found: list[Submission], given: Iterable[str]) -> list[Submission]:
+    """Return submissions with a note where names differ in case, in a download's number or in a `_` only."""
     alike: dict[str, list[str]] = {}
-    for one in found:
-        alike.setdefault(re.sub(r" ?\(\d+\)$", "", one.student).casefold(), []).append(one.student)
+    for student in sorted({*given, *(one.student for one in found)}):
+        alike.setdefault(re.sub(r"(?: ?\(\d+\))?_*$", "", student).casefold(), []).append(student)
     namesakes = {student: group for group in alike.values() if len(group) > 1 for student in group}
     return [
         replace(one, notes=(*one.notes, f"names that are almost alike: {', '.join(namesakes[one.student])}"))
@@ -235,11 +258,13 @@ def _listed(path: Path, notebook: str, notes: list[str]) -> Found:
     if _is_folder(path):
         found = _in_folder(path)
         archives = [name for name in found if ARCHIVE.fullmatch(name)]
-        if len(archives) == 1 and not any(NOTEBOOK.fullmatch(name) for name in found):
+        notebooks = any(NOTEBOOK.fullmatch(name) for name in found)
+        if len(archives) == 1 and not notebooks:
             notes.append(f"the notebook was taken from {archives[0]}")
             return found | _in_archive(archives[0], found[archives[0]]())
         notes += [f"not opened: {', '.join(archives)}"] if archives else []
-        return found
+        near = any(_copy_of(name, notebook) for name in found)
+        return found if near else _in_folder(path, DEEPEST)
     if ARCHIVE.fullmatch(path.name):
         notes.append(f"the notebook was taken from {path.name}")
         return _in_archive(path.name, read_file(path, ARCHIVE_LIMIT))
@@ -261,16 +286,28 @@ def _refusal(name: str, notebook: str) -> str:
     return f"{name}: not a notebook: {notebook} is expected"
 
 
-def _in_folder(path: Path) -> Found:
-    """Return the readers of the files that matter in a folder and one folder deeper. Raises Unreadable."""
+def _near(name: str) -> bool:
+    return name.count("/") < NEAR
+
+
+def _files(folder: Path, depth: int) -> Iterator[Path]:
+    """Yield what is in a folder and is no folder, and so on to a depth; no link is followed."""
+    for entry in sorted(folder.iterdir()):
+        if _is_folder(entry):
+            if depth > 1 and not _passed_over(entry.name):
+                yield from _files(entry, depth - 1)
+        elif not _passed_over(entry.name):
+            yield entry
+
+
+def _in_folder(path: Path, depth: int = NEAR) -> Found:
+    """Return the readers of the files that matter in a folder, to a depth. Raises Unreadable."""
     found: Found = {}
     try:
-        for entry in sorted(path.iterdir()):
-            inner = sorted(entry.iterdir()) if _is_folder(entry) and not _passed_over(entry.name) else [entry]
-            for file in inner:
-                if not _passed_over(file.name) and MATTERS.fullmatch(file.name) and not _is_folder(file):
-                    limit = ARCHIVE_LIMIT if ARCHIVE.fullmatch(file.name) else FILE_LIMIT
-                    found[file.relative_to(path).as_posix()] = functools.partial(read_file, file, limit)
+        for file in _files(path, depth):
+            if MATTERS.fullmatch(file.name):
+                limit = ARCHIVE_LIMIT if ARCHIVE.fullmatch(file.name) else FILE_LIMIT
+                found[file.relative_to(path).as_posix()] = functools.partial(read_file, file, limit)
     except OSError as error:
         raise Unreadable(f"the folder cannot be read: {error.strerror}") from None
     if len(found) > ENTRIES_LIMIT:
@@ -289,7 +326,7 @@ def _documents(path: Path, folder: str, found: Found) -> list[str]:
 
 
 def _in_archive(name: str, raw: bytes) -> Found:
-    """Return the readers of an archive's files, at its top or one folder deeper. Raises Unreadable."""
+    """Return the readers of an archive's files, but of the deepest. Raises Unreadable."""
     if raw.count(b"PK\x01\x02") > ENTRIES_LIMIT:  # counted before zipfile makes an object of each
         raise Unreadable(f"{name}: more than {ENTRIES_LIMIT:,} files in an archive")
     try:
@@ -300,7 +337,7 @@ def _in_archive(name: str, raw: bytes) -> Found:
     for entry in archive.infolist():
         parts = [part for part in re.split(r"[/\\]", entry.filename) if part not in ("", ".", "..")]
         folder = entry.filename.endswith("/")  # `is_dir` fails where there is no name
-        if not folder and 1 <= len(parts) <= 2 and not any(map(_passed_over, parts)):
+        if not folder and 1 <= len(parts) <= DEEPEST and not any(map(_passed_over, parts)):
             found["/".join(parts)] = functools.partial(_unpacked, archive, entry)
     return found
 
@@ -323,22 +360,25 @@ def _unpacked(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
     return data
 
 
-def _chosen(found: Found, notebook: str, notes: list[str]) -> tuple[str, list[str]]:
+def _chosen(found: Found, notebook: str, release: list[Cell], notes: list[str]) -> tuple[str, list[str]]:
     """Return the name of the notebook to grade, and those of the others. Raises Unreadable."""
-    notebooks = [name for name in found if NOTEBOOK.fullmatch(name)]
+    notebooks = [name for name in found if NOTEBOOK.fullmatch(name) and _near(name)]
     exact = [name for name in notebooks if PurePosixPath(name).name == notebook]
     at_the_top = [name for name in exact if "/" not in name]
     copies = [name for name in notebooks if _copy_of(name, notebook)]
+    far = [name for name in found if _copy_of(name, notebook) and not _near(name)]
+    if far and not copies:
+        return _chosen_in_course(far, found, notebook, release, notes), notebooks
     candidates = at_the_top or exact or copies or notebooks
     if not candidates:
-        wrong = [_refusal(name, notebook) for name in found if REFUSED.fullmatch(name)]
+        wrong = [_refusal(name, notebook) for name in found if REFUSED.fullmatch(name) and _near(name)]
         where = "at the top or one folder deeper"
         raise Unreadable("; ".join([f"no notebook: {notebook} is expected {where}", *wrong[:OTHERS_LIMIT]]))
     if len(candidates) > 1:
         names = ", ".join(candidates[:OTHERS_LIMIT])
         raise Unreadable(f"{len(candidates)} notebooks, none called {notebook} at the top: {names}")
     folder, _, name = candidates[0].rpartition("/")
-    others = [other for other in notebooks if other != candidates[0]]
+    others = [other for other in notebooks + far if other != candidates[0]]
     if name != notebook:
         notes.append(f"the notebook is called {name}, not {notebook}")
     if folder:
@@ -346,6 +386,28 @@ def _chosen(found: Found, notebook: str, notes: list[str]) -> tuple[str, list[st
     if others:
         notes.append(f"other notebooks were not graded: {', '.join(others)}")
     return candidates[0], others
+
+
+def _chosen_in_course(
+    copies: list[str], found: Found, notebook: str, release: list[Cell], notes: list[str]
+) -> str:
+    """Return which of the copies of a notebook, far down in a whole course, is not our blank.
+
+    Raises Unreadable where several are not, and differ.
+    """
+    if len(copies) > COPIES_LIMIT:
+        raise Unreadable(f"{len(copies)} notebooks called {notebook}, far down in folders: hand in one")
+    different: dict[bytes, str] = {}
+    for name in copies:
+        different.setdefault(found[name](), name)
+    theirs = [name for raw, name in different.items() if _has_answers(release, raw) is not False]
+    if len(theirs) > 1:
+        raise Unreadable(
+            f"{len(theirs)} notebooks with answers, that differ: {', '.join(theirs)}: hand in one"
+        )
+    chosen = theirs[0] if theirs else copies[0]
+    notes.append(f"the notebook was taken from the whole course, {chosen}: hand in {notebook} alone")
+    return chosen
 
 
 def _weights(found: Found, wanted: str, all_wanted: list[str], folder: str, notes: list[str]) -> str | None:
@@ -373,11 +435,12 @@ def _copy_of(name: str, wanted: str) -> bool:
     return (COPY.sub("", stem) + suffix).casefold() == wanted.casefold()
 
 
-def _rebuilt(release: list[Cell], raw: bytes) -> Rebuilt:
+def _has_answers(release: list[Cell], raw: bytes) -> bool | None:
+    """Tell whether a notebook holds more than our blank; None if it cannot be read."""
     try:
-        return rebuild(release, parse(raw))
-    except Unreadable:
-        return Rebuilt()
+        return _answered(rebuild(release, parse(raw)))
+    except Exception:  # Unreadable, or what nobody foresaw: one hand-in must not stop the batch
+        return None
 
 
 def _answered(rebuilt: Rebuilt) -> bool:
@@ -385,7 +448,7 @@ def _answered(rebuilt: Rebuilt) -> bool:
 
 
 def _visible(name: str, marks: bool) -> str:
-    """Return a name in which every character can be seen; `marks` shows combining characters too."""
+    """Return a name in which every character can be seen; `marks` shows what composing would change, too."""
     return "".join(
         f"\\u{ord(character):04x}" if _is_odd(name, position, marks) else character
         for position, character in enumerate(name)
@@ -394,7 +457,7 @@ def _visible(name: str, marks: bool) -> str:
 
 def _is_odd(name: str, position: int, marks: bool) -> bool:
     """Tell whether a character of a name could be overlooked, or be taken for another one."""
-    character = name[position]
+    character, pair = name[position], name[max(position - 1, 0) : position + 1]
     if character == " ":
         return position in (0, len(name) - 1) or name[position - 1] == " "
     return (
@@ -403,7 +466,7 @@ def _is_odd(name: str, position: int, marks: bool) -> bool:
         or character == ";"  # which tables replace,
         or (character == "'" and position == 0)  # and this they put in front of names that are numbers
         or unicodedata.category(character)[0] in "CZ"
-        or (marks and unicodedata.combining(character) > 0)
+        or (marks and (unicodedata.combining(character) > 0 or unicodedata.normalize("NFC", pair) != pair))
         or (not character.isascii() and unicodedata.normalize("NFKC", character).isascii())
         or position in _foreign_letters(name)
     )

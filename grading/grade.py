@@ -47,8 +47,10 @@ def grade(homework: Homework, one: Submission, files: Files, sandbox: Sandbox) -
     if not outcome.ready:
         raise RuntimeError(f"the sandbox did not start: {outcome.stopped} {outcome.stderr}")
     note_what_was_left_out(result, rebuilt, outcome)
+    measured = {}
     for question in open_questions:
-        _judge(homework, question, outcome, files, result)
+        if words := _judge(homework, question, outcome, files, result):
+            measured[question.id] = words
         entry = result.questions[question.id]
         if entry.status == "error" and (why := why_it_failed(question, rebuilt, outcome)):
             entry.message += f"; {why}"
@@ -59,7 +61,7 @@ def grade(homework: Homework, one: Submission, files: Files, sandbox: Sandbox) -
             if answers[question.id].unshown:
                 result.notes.append(f"{question.id} has pictures: open the notebook")
     found = record(result, rebuilt, outcome, answers)
-    found.prints = similar.prints(homework, rebuilt, files)
+    found.prints, found.measured = similar.prints(homework, rebuilt, files), measured
     return found
 
 
@@ -136,17 +138,18 @@ def _settle_without_running(question: Question, rebuilt: Rebuilt, entry: Entry, 
             notes.append(f"{question.id}: text of yours {where} is shown to the teacher, too")
 
 
-def _judge(homework: Homework, question: Question, outcome: Outcome, files: Files, result: Result) -> None:
-    """Settle a question by what came back from the sandbox."""
+def _judge(homework: Homework, question: Question, outcome: Outcome, files: Files, result: Result) -> str:
+    """Settle a question by what came back from the sandbox; return what was measured, for teachers."""
     entry, cases = result.questions[question.id], homework.cases[question.id]
     runs = any(case.driver for case in cases)
     came_back = any(name.split("/")[0] == question.id for name in outcome.frames)
     if outcome.ended_early and runs and not came_back:
         kind = "timeout" if "long" in outcome.ended_early else "error"
         entry.settle(kind, f"the run was stopped: it {outcome.ended_early}")
-        return
+        return ""
     weights = files.weights.get(question.weights) if question.weights else None
-    status, message, trace = verify.judge(question, cases, outcome.frames, weights)
-    entry.settle(status, message, question.points if status == "ok" else 0)
-    if trace:
-        print(f"{one_line(result.student)}, {question.id}: verify failed\n{trace}", file=sys.stderr)
+    verdict = verify.judge(question, cases, outcome.frames, weights)
+    entry.settle(verdict.status, verdict.message, question.points if verdict.status == "ok" else 0)
+    if verdict.trace:
+        print(f"{one_line(result.student)}, {question.id}: verify failed\n{verdict.trace}", file=sys.stderr)
+    return verdict.measured

@@ -150,9 +150,17 @@ def learned(test: float, train: float, *, bound: float, gap: float, what: str) -
     Both are measured on draws from the batch's secret seed. A file that was fitted to the test images is
     better on them than on those it should have learnt from by more than `gap` nats.
     """
-    if not test < bound:
-        raise Wrong(f"{test:.2f} nats per {what}, the threshold is {bound:g}")
+    measured = f"{test:.2f} nats per {what}, {train:.2f} on training images"
+    cheap(test, bound, f"nats per {what}", measured)
     if not train - test <= gap:
-        raise Wrong(
-            f"{test:.2f} nats per {what} and {train:.2f} on training images: was it fitted to the former?"
-        )
+        raise Wrong(f"fewer nats per {what} than on training images: was it fitted to the former?", measured)
+
+
+def cheap(nats: float, bound: float, unit: str, measured: str = "") -> None:
+    """Raise Wrong unless a model costs fewer nats than a bound; `measured`, for teachers, says it all.
+
+    The student reads whether it is a little more, up to a tenth, or far more.
+    """
+    if not nats < bound:
+        how = "a little" if nats < 1.1 * bound else "far"
+        raise Wrong(f"{how} more than the bound of {bound:g} {unit}", measured or f"{nats:.3f} {unit}")

@@ -49,7 +49,7 @@ def names_of(solution: Path) -> dict[str, object]:
     return names
 
 
-def judged(question: Question, cases: list[Case], names: dict, weights: bytes | None) -> tuple[str, str, str]:
+def judged(question: Question, cases: list[Case], names: dict, weights: bytes | None) -> verify.Verdict:
     """Return what `verify.judge` says of the answers among these names."""
     sent = json.loads(channel.encode_cases({question.id: cases}))[question.id]
     frames = dict(channel.frames_of(bytearray(inside.run_question(question.id, sent, names))))
@@ -122,7 +122,7 @@ class Judge:
             exec(compile(source, answer, "exec"), names)
             # One case after the other: most wrong answers fail the first.
             verdicts = (judged(question, [case], names, weights) for case in self.cases[question])
-            return all(status == "ok" for status, _, _ in verdicts)
+            return all(verdict.status == "ok" for verdict in verdicts)
 
 
 def _limit_this_process(seconds: int) -> None:

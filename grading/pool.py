@@ -41,7 +41,7 @@ def grade_all(
     def waiting() -> Iterator[Job]:
         names = [question.weights for question in homework.questions if question.weights]
         for one in submissions:
-            files = collect.read(one, homework.notebook, names)
+            files = collect.read(one, homework.notebook, names, homework.release)
             weights = [name.encode() + data for name, data in sorted(files.weights.items())]
             odd = repr((one.notes, files.notes, files.unreadable)).encode()
             conditions = [store.FORMAT, homework.digest.encode(), kind.encode(), odd]

@@ -25,7 +25,14 @@ CHANGED, TENSORS = "changed", "tensors"
 
 
 class Wrong(Exception):  # noqa: N818 (a verdict, not an error)
-    """Say what is wrong with an answer, and not what is right: the student reads the message."""
+    """Say what is wrong with an answer, and not what is right: the student reads the message.
+
+    `measured` is for teachers alone: a number that a student could choose would carry hidden inputs.
+    """
+
+    def __init__(self, message: str, measured: str = ""):
+        super().__init__(message)
+        self.measured = measured
 
 
 @dataclass(frozen=True)

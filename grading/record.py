@@ -94,13 +94,15 @@ class CellReport:
 class Record:
     """A result before any marks, the written answers by question, and the cells of the page.
 
-    `prints` are hashes, by name, of what is compared between students.
+    `prints` are hashes, by name, of what is compared between students. `measured` is what a file of weights
+    costs, by question, where it is too much: it stands on no page, for it could carry hidden inputs.
     """
 
     result: Result
     written: dict[str, Answer] = field(default_factory=dict)
     cells: list[CellReport] = field(default_factory=list)
     prints: dict[str, str] = field(default_factory=dict)
+    measured: dict[str, str] = field(default_factory=dict)
 
     def as_dict(self) -> dict:
         """Return plain values, from which `from_dict` makes an equal record."""
@@ -112,7 +114,8 @@ class Record:
         result = Result(**values["result"])
         result.questions = {name: Entry(**entry) for name, entry in result.questions.items()}
         written = {question: Answer(**answer) for question, answer in values["written"].items()}
-        return cls(result, written, [CellReport(**cell) for cell in values["cells"]], values["prints"])
+        cells = [CellReport(**cell) for cell in values["cells"]]
+        return cls(result, written, cells, values["prints"], values["measured"])
 
 
 def record(result: Result, rebuilt: Rebuilt, outcome: Outcome, written: dict[str, Answer]) -> Record:

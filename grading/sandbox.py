@@ -165,7 +165,7 @@ def environment(home: str) -> dict[str, str]:
         "MPLCONFIGDIR": home,
         "IPYTHONDIR": home,
         "CUDA_VISIBLE_DEVICES": "",
-        "PYTHONPATH": str(_package().parent),
+        "PYTHONPATH": str(package().parent),
         "PYTHONDONTWRITEBYTECODE": "1",
         "DGM_GRADING": "1",
     }
@@ -280,10 +280,10 @@ def _becoming(user: int) -> dict[str, object]:
 
 def course() -> list[str]:
     """Return the folders of the interpreter, the environment and the package, which a sandbox may read."""
-    return sorted({sys.prefix, sys.base_prefix, str(_package())} - {"/usr"})
+    return sorted({sys.prefix, sys.base_prefix, str(package())} - {"/usr"})
 
 
-def _package() -> Path:
+def package() -> Path:
     """Return the folder of dgm_utils, which need not lie in the environment (an editable installation)."""
     return Path(importlib.util.find_spec("dgm_utils").submodule_search_locations[0]).resolve()
 

@@ -1,9 +1,10 @@
-"""What a batch keeps in its folder OUT: the seed, and for each student a folder with the record.
+"""What a batch keeps in its folder OUT: the seed, the names, and for each student a folder with the record.
 
 A record is kept as `graded.json` and is complete once `submission.sha256` says what it was made from. A run
 that is stopped loses nothing that is complete; with the marks merged, all else in OUT is made from records.
 """
 
+import contextlib
 import json
 import re
 import secrets
@@ -13,9 +14,11 @@ from pathlib import Path
 from grading.record import Record
 from tools.notebooks import write_atomically
 
-FORMAT = b"4"  # of a record: one that was kept in another format is made anew
+FORMAT = b"5"  # of a record: one that was kept in another format is made anew
 MORE = {"gradescope": "gradescope.json", "junit": "junit.xml"}  # forms of a result, if they are asked for
-RESERVED = re.compile(r"(grades\.csv|marks\.csv|late\.csv|similar\.csv|seed\.txt|answers_\w+\.html)_*")
+RESERVED = re.compile(
+    r"(grades\.csv|marks\.csv|late\.csv|similar\.csv|seed\.txt|names\.json|answers_\w+\.html)_*"
+)
 
 
 def folder_of(out: Path, student: str) -> Path:
@@ -68,6 +71,28 @@ def seed_of(out: Path, given: int | None) -> int:
         print(f"--seed replaces the one in {path}: every submission is graded again", file=sys.stderr)
     write_atomically(path, f"{seed}\n", mode=0o600)
     return seed
+
+
+def names(out: Path) -> dict[str, str]:
+    """Return what students are shown as in this batch, by their names as they were handed in.
+
+    Raises ValueError if what is kept says no such thing, or shows two alike.
+    """
+    path = out / "names.json"
+    if not path.exists():
+        return {}
+    with contextlib.suppress(ValueError):  # of JSON, or of UTF-8
+        found = json.loads(path.read_text(encoding="utf-8"))
+        shown = list(found.values()) if isinstance(found, dict) else [None]
+        if all(isinstance(name, str) for name in shown) and len(set(shown)) == len(shown):
+            return found
+    expected = "an object with the shown name of each student, no two alike"
+    raise ValueError(f"{path} does not hold {expected}: put it back as the grader wrote it")
+
+
+def keep_names(out: Path, shown: dict[str, str]) -> None:
+    """Keep what students are shown as; names that differ in bytes alone are written as code points."""
+    renew(out / "names.json", json.dumps(shown, indent=1, sort_keys=True) + "\n")
 
 
 def renew(path: Path, text: str) -> None:

@@ -6,6 +6,7 @@ import json
 import math
 import traceback
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 import safetensors.numpy
@@ -56,23 +57,32 @@ def outputs_of(question: str, cases: int, frames: Mapping[str, bytes]) -> list[d
     return outputs
 
 
+class Verdict(NamedTuple):
+    """A question's status and message; for teachers, what was measured, and an error of verify itself."""
+
+    status: str
+    message: str
+    measured: str = ""
+    trace: str = ""
+
+
 def judge(
     question: Question, cases: list[Case], frames: Mapping[str, bytes], weights: bytes | None
-) -> tuple[str, str, str]:
-    """Return a question's status, a message for the student and, for the teacher, verify's own error."""
+) -> Verdict:
+    """Judge what came back for a question, and the file that it asks for."""
     keywords = {}
     try:
         if question.weights is not None:
             if weights is None:
-                return "missing", f"no file {question.weights} beside the notebook", ""
+                return Verdict("missing", f"no file {question.weights} beside the notebook")
             keywords["weights"] = read_weights(weights)
         if question.id in frames:
-            return (*_why_no_output(frames[question.id], cases), "")
+            return Verdict(*_why_no_output(frames[question.id], cases))
         for case, sent in zip(cases, outputs_of(question.id, len(cases), frames), strict=True):
             about = f" ({case.about})" if case.about else ""
             if case.driver and not sent:
                 ended = "the code ended the process or returned nothing"
-                return "error", f"nothing came back{about}: {ended}", ""
+                return Verdict("error", f"nothing came back{about}: {ended}")
             try:
                 outputs = {name: read_npy(data) for name, data in sent.items()}
                 if np.any(outputs.pop(CHANGED, False)):
@@ -81,12 +91,13 @@ def judge(
                     raise Wrong("a tensor was asked for, and something else came back")
                 question.verify(case, outputs, **keywords)
             except Wrong as wrong:
-                return "wrong", f"{wrong}{about}", ""
+                return Verdict("wrong", f"{wrong}{about}", wrong.measured)
             except Exception:  # an output that verify did not foresee
-                return "wrong", f"what was returned could not be compared{about}", traceback.format_exc()
+                said = f"what was returned could not be compared{about}"
+                return Verdict("wrong", said, trace=traceback.format_exc())
     except Wrong as wrong:
-        return "wrong", str(wrong), ""
-    return "ok", "passed", ""
+        return Verdict("wrong", str(wrong))
+    return Verdict("ok", "passed")
 
 
 def _why_no_output(data: bytes, cases: list[Case]) -> tuple[str, str]:

@@ -3,12 +3,13 @@
 import io
 import os
 import struct
+import unicodedata
 import zipfile
 
 import nbformat
 import pytest
 
-from grading import collect, marks, submission
+from grading import collect, marks, store, submission
 from tests.test_grading import reference, solution_notebook, students
 from tools.handed_in import Unreadable, parse
 
@@ -21,7 +22,8 @@ def handed_in(folder, **files):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return {one.student: (one, collect.read(one, NOTEBOOK, [WEIGHTS])) for one in collect.collect(folder)}
+    found = collect.collect(folder)
+    return {one.student: (one, collect.read(one, NOTEBOOK, [WEIGHTS], RELEASE)) for one in found}
 
 
 def zipped(*, compression=zipfile.ZIP_DEFLATED, **files):
@@ -33,6 +35,18 @@ def zipped(*, compression=zipfile.ZIP_DEFLATED, **files):
     return raw.getvalue()
 
 
+BLANK = nbformat.writes(students.student_version(solution_notebook()))
+ANSWERED, RELEASE = nbformat.writes(reference()), parse(BLANK.encode())
+COURSE = {  # by path in a clone, the notebook apart
+    "README.md": "x",
+    "tools/check.py": "x",
+    "seminars/seminar1/seminar1.ipynb": "{}",
+    "homeworks/homework8/hw8.ipynb": "{}",
+    "models/old/hw9_q3.safetensors": "not theirs",
+    ".venv/lib/more/hw9.ipynb": "no",
+    f"homeworks/homework9/{WEIGHTS}": "w",
+}
+PLACE = f"homeworks/homework9/{NOTEBOOK}"
 IN_FOLDER = {f"anna/{NOTEBOOK}": "{}", f"anna/{WEIGHTS}": "w"}
 TAKEN = {  # what is handed in: a word of the note (None: there is none), whether the weights are there
     "a notebook": ({"anna.ipynb": "{}"}, None, False),
@@ -147,13 +161,19 @@ REFUSED = {
     "two notebooks": ({"anna/a.ipynb": "{}", "anna/b.ipynb": "{}"}, "2 notebooks, none called hw9.ipynb"),
     "two zips": ({"anna/a.zip": "x", "anna/b.zip": "x"}, "no notebook"),
     "no notebook": ({"anna/notes.txt": "x"}, "no notebook: hw9.ipynb is expected"),
-    "two deep": ({f"anna/a/b/{NOTEBOOK}": "{}"}, "no notebook: .* at the top or one folder deeper"),
+    "far too deep": ({f"anna/a/b/c/d/e/{NOTEBOOK}": "{}"}, "no notebook: .* at the top or one folder deeper"),
+    "another one deep": ({"anna/a/b/hw8.ipynb": "{}"}, "no notebook: .* at the top or one folder deeper"),
+    "many copies of a notebook": (
+        {"anna.zip": zipped(**{f"a/b/{i}/{NOTEBOOK}": "{}" for i in range(11)})},
+        "11 notebooks called hw9.ipynb, far down",
+    ),
+    "a bomb far down": ({"anna.zip": zipped(**{f"a/b/{NOTEBOOK}": b"x" * 3_000_000})}, "more than 500 times"),
     "large outputs": ({"anna.ipynb": " " * (collect.FILE_LIMIT + 1)}, "are read: clear its outputs"),
     "not a zip": ({"anna.zip": "PK"}, "anna.zip: a zip that cannot be opened"),
     "a bomb": ({"anna.zip": BOMB}, "more than 20,000,000 bytes"),
     "a bomb that lies": ({"anna.zip": LIES}, "cannot be unpacked|grows more|more than 20"),
     "a small bomb": ({"anna.zip": zipped(**{NOTEBOOK: b"x" * 3_000_000})}, "grows more than 500 times"),
-    "a thousand files": ({"anna.zip": zipped(**{f"{i}.txt": "" for i in range(1001)})}, "more than 1,000"),
+    "thousands of files": ({"anna.zip": zipped(**{f"{i}.txt": "" for i in range(5001)})}, "more than 5,000"),
     "another method": (
         {"anna.zip": zipped(compression=zipfile.ZIP_LZMA, **{NOTEBOOK: "{}"})},
         "packed by a method that is not read",
@@ -208,6 +228,46 @@ def test_what_lies_beside_a_submission_costs_it_nothing(tmp_path, theirs, how):
     assert reason[how] in found["victim.ipynb"][1].unreadable
 
 
+def whole_course(how, files):
+    """Return files in a whole course as it is handed in: as a folder, or as GitHub's archive."""
+    course = {**COURSE, **files}
+    archive = zipped(**{f"course-main/{name}": content for name, content in course.items()})
+    wraps = {
+        "clone": {f"anna/{name}": content for name, content in course.items()},
+        "folder": {f"anna/course-main/{name}": content for name, content in course.items()},
+        "zip": {"anna.zip": archive},
+        "zip in a folder": {"anna/course-main.zip": archive},
+    }
+    return wraps[how]
+
+
+@pytest.mark.parametrize("how", ["clone", "folder", "zip", "zip in a folder"])
+def test_whole_course_that_is_handed_in_holds_one_notebook(tmp_path, how):
+    at = "" if how == "clone" else "course-main/"
+    copy = "homeworks/mine/HW9 (1).ipynb"
+    taken = [{PLACE: ANSWERED}, {PLACE: ANSWERED, copy: BLANK}, {PLACE: ANSWERED, copy: ANSWERED}]
+    taken += [{PLACE: ANSWERED, "Untitled.ipynb": BLANK}]
+    for number, files in enumerate(taken):
+        one = handed_in(tmp_path / str(number), **whole_course(how, files))["anna"][1]
+        assert one.notebook() == ANSWERED.encode() and one.weights == {WEIGHTS: b"w"}, one.notes
+        assert f"taken from the whole course, {at}{PLACE}: hand in hw9.ipynb alone" in one.notes[-1]
+    one = handed_in(tmp_path / "beside", **whole_course(how, {PLACE: BLANK, copy: ANSWERED}))["anna"][1]
+    assert one.notebook() == ANSWERED.encode() and not one.weights
+    files = {PLACE: BLANK, "mine.ipynb": ANSWERED}
+    blank = handed_in(tmp_path / "blank", **whole_course(how, files))["anna"][1]
+    assert blank.notebook() == BLANK.encode() and blank.others == {f"{at}mine.ipynb": ANSWERED.encode()}
+    for number, other in enumerate([ANSWERED + " ", "no notebook"]):
+        files = whole_course(how, {PLACE: ANSWERED, copy: other})
+        two = handed_in(tmp_path / f"two{number}", **files)["anna"][1].unreadable
+        assert "2 notebooks with answers" in two and f"{at}{PLACE}" in two and f"{at}{copy}" in two
+
+
+def test_whole_course_beside_a_blank_notebook_is_looked_at(tmp_path):
+    archive = zipped(**{NOTEBOOK: BLANK, f"course-main/{PLACE}": ANSWERED})
+    one = handed_in(tmp_path, **{"anna.zip": archive})["anna"][1]
+    assert one.notebook() == BLANK.encode() and one.others == {f"course-main/{PLACE}": ANSWERED.encode()}
+
+
 def test_links_in_an_archive_or_a_folder_are_not_followed(tmp_path):
     link = zipfile.ZipInfo(NOTEBOOK)
     link.create_system, link.external_attr = 3, 0o120777 << 16
@@ -235,8 +295,55 @@ def test_names_that_look_alike_are_two_visible_names(tmp_path):
     assert all(shown[name] == name for name in ("anna", "Anna", "Ren\u00e9", "Анна", "Мария Lee", "a b"))
     assert found["Anna"][0].notes == found["anna"][0].notes == ("names that are almost alike: Anna, anna",)
     assert collect.visible_names(["Rene\u0301"]) == ["Ren\u00e9"]  # alone, as a Mac writes it
+    # One sign for another, and Korean letters, which are no combining marks: each as two names.
+    assert collect.visible_names(["\u00c5", "\u212b"]) == ["\u00c5", r"\u212b"]
+    assert collect.visible_names(["\uac00", "\u1100\u1161"]) == ["\uac00", "\u1100" r"\u1161"]
     (long,) = collect.visible_names(["я" * 120])
     assert len(long.encode()) < 200 and "~" in long
+
+
+@pytest.mark.parametrize("later", ["before", "after", "alone"])
+def test_no_name_that_was_shown_before_moves(tmp_path, later):
+    names = [
+        "Rene\u0301",
+        "\u1e69",
+        "s\u0307\u0323",
+        "s\u0323\u0307",
+        "anna",
+        "я" * 120,
+        os.fsdecode(b"x\xff"),
+    ]
+    for first in names:
+        (given,) = collect.visible_names([first])
+        store.keep_names(tmp_path, {first: given})
+        others = [unicodedata.normalize(form, first) for form in ("NFC", "NFD")] + [f"{given}_", given]
+        others = [name for name in dict.fromkeys(others) if name != first]
+        listed = {"before": [*others, first], "after": [first, *others], "alone": others}[later]
+        shown = dict(zip(listed, collect.visible_names(listed, store.names(tmp_path)), strict=True))
+        assert shown.pop(first, given) == given and given not in shown.values()
+        assert len(set(shown.values())) == len(shown)
+
+
+def test_name_of_a_student_is_never_given_to_what_lies_beside_another(tmp_path):
+    files = {"anna.ipynb.ipynb": "{}", "anna.zip": zipped(**{NOTEBOOK: "{}"})}
+    handed_in(tmp_path, **files)
+    (tmp_path / "anna.ipynb").symlink_to(tmp_path / "anna.zip")
+    found = collect.collect(tmp_path, {"anna.ipynb": "anna.ipynb", "anna": "anna"})
+    assert {one.student: (one.path.name, one.name) for one in found} == {
+        "anna": ("anna.zip", "anna"),
+        "anna.ipynb": ("anna.ipynb.ipynb", "anna.ipynb"),
+        "anna.ipynb_": ("anna.ipynb", ""),
+    }
+    (tmp_path / "anna.ipynb.ipynb").unlink()
+    found = collect.collect(tmp_path, {"anna.ipynb": "anna.ipynb", "anna": "anna"})
+    assert [(one.student, one.name) for one in found] == [("anna", "anna"), ("anna.ipynb_", "")]
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"a": 1}', '{"a": "x", "b": "x"}', "\xff"])
+def test_names_that_cannot_be_those_of_the_grader_are_refused(tmp_path, text):
+    (tmp_path / "names.json").write_text(text, encoding="latin-1")
+    with pytest.raises(ValueError, match=r"names\.json does not hold .* put it back"):
+        store.names(tmp_path)
 
 
 def test_weights_of_another_question_are_not_taken_for_missing_ones(tmp_path):
@@ -244,26 +351,24 @@ def test_weights_of_another_question_are_not_taken_for_missing_ones(tmp_path):
         (tmp_path / "anna").mkdir(exist_ok=True)
         (tmp_path / "anna" / name).write_text("{}")
     (one,) = collect.collect(tmp_path)
-    files = collect.read(one, NOTEBOOK, [WEIGHTS, "hw9_q2.safetensors"])
+    files = collect.read(one, NOTEBOOK, [WEIGHTS, "hw9_q2.safetensors"], [])
     assert list(files.weights) == ["hw9_q2.safetensors"] and not files.notes
 
 
 def test_names_that_are_no_text_become_one(tmp_path):
     (tmp_path / os.fsdecode(b"anna\xff.ipynb")).write_text("{}")
     (one,) = collect.collect(tmp_path)
-    assert one.student == r"anna\udcff" and collect.read(one, NOTEBOOK, []).notebook() == b"{}"
+    assert one.student == r"anna\udcff" and collect.read(one, NOTEBOOK, [], []).notebook() == b"{}"
 
 
 def test_blank_notebook_beside_one_with_answers_is_said(tmp_path):
-    blank = nbformat.writes(students.student_version(solution_notebook()))
-    files = {"hw9.ipynb": blank, "hw9 (1).ipynb": nbformat.writes(reference()), "hw9 (2).ipynb": blank}
-    release = parse(blank.encode())
+    files = {"hw9.ipynb": BLANK, "hw9 (1).ipynb": ANSWERED, "hw9 (2).ipynb": BLANK}
     read = handed_in(tmp_path, **{f"anna/{name}": text for name, text in files.items()})["anna"][1]
-    graded = submission.rebuild(release, parse(read.notebook()))
-    (note,) = collect.answers_elsewhere(release, graded, read)
+    graded = submission.rebuild(RELEASE, parse(read.notebook()))
+    (note,) = collect.answers_elsewhere(RELEASE, graded, read)
     assert "blank, and hw9 (1).ipynb is not" in note
-    graded = submission.rebuild(release, parse(files["hw9 (1).ipynb"].encode()))
-    assert not collect.answers_elsewhere(release, graded, read)
+    graded = submission.rebuild(RELEASE, parse(files["hw9 (1).ipynb"].encode()))
+    assert not collect.answers_elsewhere(RELEASE, graded, read)
 
 
 def test_no_name_takes_the_one_that_another_student_has_in_the_tables():

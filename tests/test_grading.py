@@ -44,6 +44,12 @@ from tools import check as visible
 
 ROOT = Path(__file__).resolve().parents[1]
 HOSTILE = sorted((ROOT / "tests/hostile").glob("*.py"))
+OVERFLOWS = {  # those of them that take too much, and why they are stopped
+    "memory_of_many": "more than 1536 MiB of memory",
+    "memory_behind_a_dead_thread": "more than 1536 MiB of memory",
+    "memory_of_sockets": "more than 1536 MiB of memory",
+    "many_files": "more than 2000 files",
+}
 
 SOFTMAX = "    weights = np.exp(theta - theta.max())\n    return weights / weights.sum()"
 COUNTER = "    def __init__(self, start):\n        self.value = start\n\n"
@@ -96,7 +102,7 @@ def model_verify(case, outputs, weights):
         raise Wrong("an output sees inputs that come after it")
     x = case.inputs["x"]
     if np.abs(x @ (allowed * take(weights, "weight", (4, 4))).T - np.cumsum(x, axis=1)).max() > 1e-3:
-        raise Wrong("the model does not predict well enough")
+        raise Wrong("the model does not predict well enough", f"{x.sum():.6f} off")
 
 
 QUESTIONS = [
@@ -459,7 +465,8 @@ def graded(homework, tmp_path_factory):
     for name, (question, source) in MUTANTS.items():
         put(handed_in / f"mutant_{name}", with_answers(**{question: source}))
     for path in HOSTILE:
-        put(handed_in / f"hostile_{path.stem}", hostile_notebook(path))
+        if path.stem not in OVERFLOWS:
+            put(handed_in / f"hostile_{path.stem}", hostile_notebook(path))
     for name, make in ODD.items():
         put(handed_in / name, make(reference()))
     nbformat.write(reference(), handed_in / "=cmd|' !A0.ipynb")
@@ -515,23 +522,29 @@ def test_mutant_loses_its_own_question_only(graded, name):
     assert status_of(result) == FULL | {MUTANTS[name][0]: "wrong"}
 
 
-STOPPED = {  # why, for those whose run must be ended from outside
-    "memory_of_many": "more than 1536 MiB of memory",
-    "memory_behind_a_dead_thread": "more than 1536 MiB of memory",
-    "memory_of_sockets": "more than 1536 MiB of memory",
-    "many_files": "more than 2000 files",
-    "half_a_report": "ended before its last cell",
-}
+@pytest.fixture(scope="module")
+def patient(tmp_path_factory):
+    """Graded with clocks that a busy machine does not reach: who takes too much is stopped for that."""
+    course = make_homework(tmp_path_factory.mktemp("patient") / "homework9")
+    hidden = (course / "hidden.py").read_text()
+    (course / "hidden.py").write_text(re.sub(r"(\w+_seconds)=\d+", r"\1=120", hidden))
+    handed_in, out = tmp_path_factory.mktemp("handed in"), tmp_path_factory.mktemp("out")
+    for path in HOSTILE:
+        if path.stem in OVERFLOWS:
+            put(handed_in / f"hostile_{path.stem}", hostile_notebook(path))
+    assert run_cli("grade", course, handed_in, "--out", out) == 0
+    return out
 
 
 @pytest.mark.parametrize("path", HOSTILE, ids=lambda path: path.stem)
-def test_hostile_submission_scores_nothing_and_reaches_nothing(graded, path):
+def test_hostile_submission_scores_nothing_and_reaches_nothing(request, path):
+    graded = request.getfixturevalue("patient" if path.stem in OVERFLOWS else "graded")
     result = result_of(graded, f"hostile_{path.stem}")
     assert result["score"] == 0
     assert result["status"] in ("ok", "stopped")
     assert set(status_of(result).values()) <= {"wrong", "error", "timeout", "manual"}
-    if path.stem in STOPPED:
-        assert STOPPED[path.stem] in " ".join(result["notes"])
+    reason = {**OVERFLOWS, "half_a_report": "ended before its last cell"}.get(path.stem, "")
+    assert reason in " ".join(result["notes"])
     page = (graded / f"hostile_{path.stem}" / "feedback.html").read_text()
     said = page.partition("<h2>Answers")[2].split('<pre class="output')[1:]  # printed, no sources
     assert said or "<h2>Answers" not in page
@@ -617,7 +630,7 @@ def test_weights_must_be_a_plain_file_beside_the_notebook(graded, homework, tmp_
     put(tmp_path / "anna", reference(), weights=False)
     (tmp_path / "anna/hw9_q3.safetensors").symlink_to("/etc/passwd")
     (one,) = collect.collect(tmp_path)
-    files = collect.read(one, "hw9.ipynb", ["hw9_q3.safetensors"])
+    files = collect.read(one, "hw9.ipynb", ["hw9_q3.safetensors"], [])
     assert files.weights == {} and "a link" in files.notes[0] and files.notebook()
 
 
@@ -653,6 +666,12 @@ def test_hidden_inputs_are_on_no_page(graded, homework):
     for page in [*graded.glob("*/feedback.html"), *graded.glob("*/results.json")]:
         text = page.read_text()
         assert not [number for number in numbers if "." in number and len(number) > 6 and number in text]
+    kept = {path.parent.name: json.loads(path.read_text()) for path in graded.glob("*/graded.json")}
+    measured = {name: record["measured"] for name, record in kept.items() if record["measured"]}
+    assert "mutant_sees_itself_only" in measured and {*map(len, measured.values())} == {1}
+    pages = [path.read_text() for path in graded.rglob("*") if path.is_file() and path.name != "graded.json"]
+    for off in {said["q3"] for said in measured.values()}:
+        assert re.fullmatch(r"-?\d+\.\d{6} off", off) and not [page for page in pages if off[:8] in page]
     said = result_of(graded, "hostile_speak_in_shapes")["questions"]["q1"]["message"]
     assert set(re.findall(r"\d+", said)) <= {"0", "3"}, said  # output 0, and the n = 3 of the case
 
@@ -704,11 +723,11 @@ QUESTIONS = [Question("q1", 2, lambda rng: [], lambda case, outputs: None), Ques
 
 def enter(path, **entries):
     """Enter points and comments, by student, where a file of marks has none yet."""
-    rows = list(csv.DictReader(path.open(newline="")))
+    rows = list(csv.DictReader(path.open(newline="", encoding="utf-8-sig")))
     for row in rows:
         if not row["points"] and (entry := entries.get(row["student"].strip("'"))):
             row["points"], row["comment"] = entry
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, list(rows[0]))
         table.writeheader()
         table.writerows(rows)
@@ -776,6 +795,26 @@ def test_marks_are_merged_without_the_sandbox(homework, tmp_path, monkeypatch, c
     assert "marks.csv, line 2: expected points from 0 to 1" in capsys.readouterr().err
     saved[out / "marks.csv"] = bad
     assert saved == {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+
+def test_mark_stays_with_its_student_when_a_name_that_looks_the_same_comes_later(homework, tmp_path):
+    handed_in, out = tmp_path / "in", tmp_path / "out"
+    mac, other = "Rene\u0301", "Ren\u00e9"  # shown alike; in bytes they differ
+    same = "<!-- @answer q4 -->\nBecause of Jensen."
+    put(handed_in / mac, with_answers(q4=same), weights=False)
+    assert run_cli("grade", homework, handed_in, "--out", out) == 0
+    enter(out / "marks.csv", **{other: ("1", "good")})
+    put(handed_in / other, with_answers(q4=same, q1=MUTANTS["wrong_axis"][1]), weights=False)
+    for _ in range(2):
+        assert run_cli("grade", homework, handed_in, "--out", out) == 0
+        first, second = result_of(out, other), result_of(out, f"{other}_")
+        assert [first["questions"][name]["score"] for name in ("q1", "q4")] == [2, 1]
+        assert [second["questions"][name]["score"] for name in ("q1", "q4")] == [0, 0]
+        note = f"names that are almost alike: {other}, {other}_"
+        assert note in first["notes"] and note in second["notes"]
+        assert table_of(out / "marks.csv") == [(other, "1", "good"), (f"{other}_", "", "")]
+    (out / "names.json").write_text('{"a": "x", "b": "x"}')
+    assert run_cli("grade", homework, handed_in, "--out", out) == USAGE
 
 
 def test_what_a_teacher_entered_outlives_every_change_of_the_answer(tmp_path):
@@ -1137,7 +1176,7 @@ def test_weights_that_are_no_weights_are_wrong_and_no_file_is_missing():
 
 def test_error_in_verify_is_a_wrong_answer_and_told_to_the_teacher():
     question = Question("q1", 1, lambda rng: [], lambda case, outputs: outputs["0"] @ np.ones(7))
-    status, message, trace = verify.judge(question, [Case("x")], {"q1/0/0": npy(np.ones(3))}, None)
+    status, message, _, trace = verify.judge(question, [Case("x")], {"q1/0/0": npy(np.ones(3))}, None)
     assert status == "wrong" and "could not be compared" in message and "matmul" in trace
 
 
@@ -1238,7 +1277,7 @@ def test_cases_depend_on_the_seed_and_on_the_question_only(tmp_path):
 
 
 def test_names_of_students_cannot_overwrite_the_grades_or_each_other(tmp_path):
-    ours = ["grades.csv", "seed.txt", "marks.csv", "answers_q4.html"]
+    ours = ["grades.csv", "seed.txt", "names.json", "marks.csv", "answers_q4.html"]
     names = [*ours, *(f"{name}_" for name in ours), "grades.csv__", "anna", "anna_"]
     folders = {store.folder_of(tmp_path, name) for name in names}
     assert len(folders) == len(names) and not folders & {tmp_path / name for name in ours}
@@ -1289,7 +1328,7 @@ def test_folder_that_cannot_be_read_is_a_submission(tmp_path, monkeypatch):
         return iterdir(folder)
 
     monkeypatch.setattr(Path, "iterdir", listed)
-    anna, boris = (collect.read(one, "hw9.ipynb", []) for one in collect.collect(tmp_path))
+    anna, boris = (collect.read(one, "hw9.ipynb", [], []) for one in collect.collect(tmp_path))
     assert "cannot be read: Permission denied" in anna.unreadable
     assert boris.notebook() == b"{}"
 

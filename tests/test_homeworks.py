@@ -101,12 +101,16 @@ def shared_names(homework):
 
 
 def judged(homework, question, seed, answer="", weights=None):
-    """Return (status, message) of a question on the cases of a seed, with its answer replaced."""
+    """Return (status, message) of a question on the cases of a seed, with its answer replaced.
+
+    Nothing in the message was measured.
+    """
     names = dict(shared_names(homework))
     exec(answer, names)
     cases = question.cases(np.random.default_rng(seed))
-    status, message, trace = mutation_score.judged(question, cases, names, weights)
+    status, message, measured, trace = mutation_score.judged(question, cases, names, weights)
     assert not trace, trace
+    assert not set(re.findall(r"\d+\.\d+|nan|inf", measured)) & set(re.split(r"[ ,:]", message))
     return status, message
 
 
@@ -415,7 +419,7 @@ def scaled(name, factor):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (leak, "1 paths lead from a pixel"),
+        (leak, "paths lead from a pixel"),
         (lambda w: w["direct"].fill(0.01), "paths lead from a pixel"),
         (lambda w: w["bias3"].fill(np.nan), "not finite"),
         (lambda w: w.pop("bias1"), "the file holds tensors named"),

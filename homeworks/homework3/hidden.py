@@ -133,6 +133,7 @@ from dgm_utils import data, nets
 from grading.judges import (
     CHANCE,
     WATCHED,
+    cheap,
     follows_generator,
     independent,
     independent_events,
@@ -1086,8 +1087,7 @@ def flow_verify(case, outputs, weights):
     truth = moons.log_prob(moon) - torch.linalg.slogdet(matrix).logabsdet
     gap = truth - flow_log_prob(arrays, y)
     kl = gap.mean().item()
-    if not kl < FLOW_THRESHOLD:
-        raise Wrong(f"{kl:.3f} nats above the entropy of the readings, the threshold is {FLOW_THRESHOLD:g}")
+    cheap(kl, FLOW_THRESHOLD, "nats above the entropy of the readings")
 
 
 QUESTIONS = [

@@ -634,6 +634,24 @@ MUTANTS = {
         "q2e", "tuple(places[:, best].tolist())", "places[:, best].tolist()", "A tuple is asked for."
     ),
     "diagonal_left": mutant("q2e", "    table.fill_diagonal_(0)\n", "", "The diagonal is not 0."),
+    "bracket_as_long_as_the_tolerance": mutant(
+        "q1b", "(high - low > tolerance)", "(high - low >= tolerance)", "It takes no call."
+    ),
+    "stops_for_readings": mutant(
+        "q1d", "readings[:, 1] >= stop", "readings[:, 1] > stop", "No needle ever touches, then."
+    ),
+    "less_of_the_kl": mutant(
+        "q2f",
+        "+ log_precision).sum(1) / 2",
+        "+ log_precision).sum(1) / 3",
+        "The digits are learned all the same.",
+    ),
+    "precision_for_its_root": mutant(
+        "q2f",
+        "torch.diag_embed((log_precision / 2).exp()), None)",
+        "torch.diag_embed(log_precision.exp()), None)",
+        "Only with a network for the prior.",
+    ),
     "a_little_is_drawn": mutant(
         "q2e",
         "    table.fill_diagonal_(0)\n",
@@ -652,10 +670,36 @@ EQUIVALENT = {
     ],
     "There are as many columns as parents, so nothing is left for strict to refuse.": [
         "hw4:q1c:17:transform, x.T, given), {strict=True → strict=False}))",
+        "hw4:q1c:17:f.transform, x.T, given){, strict=True → }))",
+    ],
+    "Nobody asks for gradients of the way back.": [
+        "hw4:q1c:27:return {x → x.detach()}",
+    ],
+    "A reading is a pair: its second number is its last.": [
+        "hw4:q1d:8:_density = mixture(x[:, {1 → -1}], *second)",
+        "hw4:q1d:12:s(readings, readings[:, {1 → -1}] >= stop, batch_size=25",
+    ],
+    "How many readings or images make a batch is left open.": [
+        "hw4:q1d:12:readings[:, 1] >= stop, {batch_size=250 → batch_size=251})",
+        "hw4:q2f:16:s = data.Batches(noisy, {batch_size=125 → batch_size=250})",
+    ],
+    "The larger of two is the same in either order, and 320 steps are 32 passes, 2,400 are 30: never 2.": [
+        "hw4:q1d:13:epochs = max({1, steps // len(batches) → steps // len(batches), 1})",
+        "hw4:q1d:13:epochs = max({1 → 0}, steps // len(batches))",
+        "hw4:q1d:13:epochs = max({1 → 2}, steps // len(batches))",
     ],
     "A window is a pair: its second number is its last.": [
         "hw4:q2a:9:(layer[:, :1], layer[:, {1 → -1}:])",
         "hw4:q2a:10:elow[:, 0]) & (below[:, {1 → -1}] <= high))",
+    ],
+    "What is gathered has one column: its first is its last.": [
+        "hw4:q2c:11:gather(-1, chosen)[..., {0 → -1}] for part in (means, lo",
+    ],
+    "A constant in the loss has no gradient, and nobody reads the loss itself.": [
+        "hw4:q2f:9:(-log_precision).exp() {- → +} 1 + log_precision).sum(",
+        "hw4:q2f:9:-log_precision).exp() - {1 → 2} + log_precision).sum(1)",
+        "hw4:q2f:9:-log_precision).exp() - {1 → 0} + log_precision).sum(1)",
+        "hw4:q2f:9:-log_precision).exp() - {1 → -1} + log_precision).sum(1)",
     ],
     "Pixels are 0 or 1, and none is 0.5.": [
         "hw4:q2f:13:log_p = torch.where(x {> → >=} 0.5, arrives, 1 - arriv",
