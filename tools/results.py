@@ -105,14 +105,14 @@ def files(folder: Path) -> list[Path]:
 def highlights(folder: Path) -> str:
     """Lay out what a course page shows: of each notebook's longest profile the rows that aim at something.
 
-    These are the rows with a target or a published figure. What the shipped weights reach again is left out.
+    These are the rows with a target. What the shipped weights reach again is left out.
     """
     longest: dict[str, Path] = {}
     for path in files(folder):
         longest.setdefault(path.name.split(".")[0], path)
     lines = []
     for notebook, path in longest.items():
-        rows = [row for row in read_rows(path) if row.keys() & {"target", "published"}]
+        rows = [row for row in read_rows(path) if row.get("target")]
         rows = [row for row in rows if "shipped" not in row["model"]] or rows
         name = f"{_spoken(notebook)}, `{_profile(path.name)}`"
         lines += [[name if row is rows[0] else "", *_entries(row)] for row in rows]
@@ -138,7 +138,8 @@ def every_row(folder: Path) -> str:
 def _entries(row: dict) -> list[str]:
     """Return the entries of one row under ENTRIES, a missed target marked."""
     cell = {"target": ""} | cells(row)
-    metric = f"{cell['metric']}, {row['unit']}" if row.get("unit") else cell["metric"]
+    unit = row.get("unit") or ""
+    metric = f"{cell['metric']}, {unit}" if unit and not cell["metric"].startswith(unit) else cell["metric"]
     target = cell["target"] + " (missed)" * (row.get("reached") is False)
     return [cell["model"], metric, cell["ours"], target, _cited(cell)]
 
