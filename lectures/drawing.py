@@ -188,7 +188,7 @@ def draw_deck(lecture: str, folder: Path | None = None) -> None:
     module = importlib.import_module(f"lectures.{lecture}.figures")
     folder = folder or Path(module.__file__).parent / "figures"
     draw_all(figures(module), folder)
-    (folder / "numbers.json").write_text(json.dumps(module.numbers(), indent=1) + "\n")
+    (folder / "numbers.json").write_text(json.dumps(module.numbers(), indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

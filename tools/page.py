@@ -1,7 +1,7 @@
 """Write what the course's pages repeat: tables, links, badges.
 
 Where the course lives and what is taught when stand once (see `tools.course`). ``make fmt`` writes them into
-README.md, POLICY.md and CITATION.cff, ``--check`` says whether they are current. A row links only to files
+README.md, POLICY.md and others, ``--check`` says whether they are current. A row links only to files
 that exist, so a page never has a dead link.
 """
 
@@ -9,22 +9,36 @@ import argparse
 import re
 import sys
 
-from tools import course, results
+from tools import course, notation, places, results, topics
 from tools.notebooks import ROOT, read_notebook, write_atomically
 
 PLAN = re.compile(r"\*\*Plan for \d+ minutes\*\*")
 INSTRUCTORS_LINES = re.compile(r"^<!-- (?:begin|end) instructors -->\n?", re.MULTILINE)
 
 
+def _place(path: str) -> str:
+    """Return where a file of the course lies on GitHub, and below Colab's address."""
+    return "{owner}/{repository}/blob/{branch}/".format(**course.home()) + path
+
+
+def colab_badge(path: str) -> str:
+    """Return the badge that runs a notebook in Colab."""
+    return (
+        "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
+        f"(https://colab.research.google.com/github/{_place(path)})"
+    )
+
+
 def badges(path: str) -> str:
     """Return the two badges of a notebook: read it on GitHub, run it in Colab."""
-    where = "{owner}/{repository}/blob/{branch}/".format(**course.home()) + path
-    return (
-        "[![Open in GitHub](https://img.shields.io/badge/GitHub-open-24292f?logo=github)]"
-        f"(https://github.com/{where}) "
-        "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
-        f"(https://colab.research.google.com/github/{where})"
-    )
+    read = "[![Open in GitHub](https://img.shields.io/badge/GitHub-open-24292f?logo=github)]"
+    return f"{read}(https://github.com/{_place(path)}) {colab_badge(path)}"
+
+
+def first_notebook() -> str:
+    """Return the line that sends a newcomer to Colab."""
+    badge = colab_badge("seminars/seminar1/seminar1.ipynb")
+    return f"{badge} Nothing to install: this opens seminar 1. Run the first cell, then *Runtime*, *Run all*."
 
 
 def _links(*named: tuple[str, str]) -> str:
@@ -79,7 +93,8 @@ def fill(text: str, name: str, body: str) -> str:
 
 def readme(text: str) -> str:
     """Return README.md with its generated parts renewed."""
-    text = fill(with_address(text), "lectures", lecture_table())
+    text = fill(with_address(text), "colab", first_notebook())
+    text = fill(text, "lectures", lecture_table())
     text = fill(text, "homeworks", homework_table())
     return fill(text, "results", results.highlights(ROOT / "results"))
 
@@ -108,6 +123,19 @@ def teachers(text: str) -> str:
     return fill(text, "plans", plans())
 
 
+def find_your_way(text: str) -> str:
+    """Return docs/find-your-way.md with its lists and every link to a place renewed."""
+    text = fill(places.renewed(text), "map", topics.course_map())
+    text = fill(text, "weeks", topics.by_week())
+    text = fill(text, "topics", topics.by_topic())
+    return fill(text, "homeworks", topics.by_homework())
+
+
+def notation_page(text: str) -> str:
+    """Return docs/notation.md with the symbols of all slides and every link to a place renewed."""
+    return fill(places.renewed(text), "symbols", notation.tables())
+
+
 def with_address(text: str) -> str:
     """Return a page with the lines that clone the course renewed."""
     address = "https://github.com/{owner}/{repository}.git\ncd {repository}".format(**course.home())
@@ -125,13 +153,22 @@ def citation(text: str) -> str:
     return re.sub(r'^repository-code: ".*"$', f'repository-code: "{address}"', text, flags=re.M)
 
 
+def publishing(text: str) -> str:
+    """Return the workflow that publishes the site, with the only repository that does so renewed."""
+    name = "{owner}/{repository}".format(**course.home())
+    return re.sub(r"(github\.repository == )'[^']*'", lambda found: f"{found[1]}'{name}'", text)
+
+
 PAGES = {
     "README.md": readme,
     "results/README.md": results_page,
     "docs/students.md": with_address,
+    "docs/find-your-way.md": find_your_way,
+    "docs/notation.md": notation_page,
     "docs/teachers.md": teachers,
     "POLICY.md": policy,
     "CITATION.cff": citation,
+    ".github/workflows/pages.yml": publishing,
 }
 
 
@@ -143,6 +180,8 @@ def main(arguments: list[str] | None = None) -> int:
     stale = 0
     for name, renew in PAGES.items():
         path = ROOT / name
+        if not path.exists():  # an edition lacks what only teachers read
+            continue
         old = path.read_text(encoding="utf-8")
         new = renew(old)
         if new != old:
