@@ -6,15 +6,13 @@ release, adds one commit on top of it, so that students can pull week by week.
 
 import argparse
 import fnmatch
-import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-from nbformat import NotebookNode
-
-from tools.notebooks import ROOT, STUDENT_VERSION, read_notebook, slide_type, text_of
+from tools.editions import public_notebook, public_text
+from tools.notebooks import ROOT, STUDENT_VERSION, read_notebook, text_of
 
 # What only instructors have. A folder ends with a slash; `*` does not stop at one.
 INSTRUCTORS_ONLY = [
@@ -41,14 +39,6 @@ INSTRUCTORS_ONLY = [
     "tests/hostile/*",
     "tools/release.py",
 ]
-# Parts of pages, of the Makefile and of a seminar's text that only instructors read.
-INSTRUCTORS_PART = re.compile(
-    r"^(?:#|<!--) begin instructors.*?^(?:#|<!--) end instructors[^\n]*(?:\n|\Z)", re.M | re.S
-)
-STUDENTS_NOTE = """\
-**You are reading the students' edition.** It holds everything but the solutions and the instructors'
-hidden checks. A solution appears here a week after its deadline.
-"""
 
 
 class ReleaseError(Exception):
@@ -78,29 +68,6 @@ def is_public(path: str, solutions: list[str]) -> bool:
     if any(Path(path).name == f"{name}.solution.ipynb" for name in solutions):
         return True
     return not any(fnmatch.fnmatch(path, pattern) for pattern in INSTRUCTORS_ONLY)
-
-
-def public_text(path: str, text: str) -> str:
-    """Return a page as students read it: the instructors' parts are cut, README says which edition it is."""
-    replacement = STUDENTS_NOTE if path == "README.md" else ""
-    return INSTRUCTORS_PART.sub(lambda _: replacement, text)
-
-
-def public_notebook(notebook: NotebookNode) -> NotebookNode:
-    """Return a notebook as students read it: without the teacher's notes, but for those tagged `students`.
-
-    Of the plan, the column that says what to cut when late goes as well.
-    """
-    kept = []
-    for cell in notebook.cells:
-        if slide_type(cell) == "notes" and "students" not in cell.metadata.get("tags", []):
-            continue
-        if cell.cell_type == "markdown":
-            cell.source = INSTRUCTORS_PART.sub("", cell.source).strip()
-            if "| when late |" in cell.source:
-                cell.source = re.sub(r"(?m)^(\|.*\|).*\|$", r"\1", cell.source)
-        kept.append(cell)
-    return NotebookNode(notebook | {"cells": kept})
 
 
 def prepare(out: Path) -> None:
@@ -139,7 +106,7 @@ def write_edition(out: Path, solutions: list[str]) -> list[str]:
             shutil.copy2(target, target.with_suffix(".blank.json"))
             blanks.append(str(Path(path).with_suffix(".blank.json")))
         if Path(path).name in ("README.md", "CONTRIBUTING.md", "Makefile", "ci.yml"):
-            target.write_text(public_text(path, target.read_text(encoding="utf-8")), encoding="utf-8")
+            target.write_text(public_text(target.read_text(encoding="utf-8")), encoding="utf-8")
     return public + blanks
 
 
