@@ -4,7 +4,6 @@ import copy
 import json
 import math
 import os
-import signal
 import subprocess
 import sys
 import warnings
@@ -655,14 +654,14 @@ def test_averaged_weights_survive(tmp_path, way):
 
 
 KILLED = """
-import os, signal, sys
+import os, sys
 sys.path.insert(0, {tests!r})
 import test_train as t
 def killed_in(number, function):
     def counting(*arguments):
         counting.calls += 1
         if counting.calls == number:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os._exit(9)  # nothing is cleaned up, as by a signal, which Windows does not have
         return function(*arguments)
     counting.calls = 0
     return counting
@@ -681,7 +680,7 @@ def test_a_killed_training_continues_bit_for_bit(tmp_path, where):
     path, lines = tmp_path / "run.pt", tmp_path / "run.pt.history"
     code = KILLED.format(tests=os.path.dirname(__file__))
     done = subprocess.run([sys.executable, "-c", code, path, where], capture_output=True)
-    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    assert done.returncode == 9, done.stderr.decode()
     state = torch.load(path, weights_only=True)
     assert state["epoch"] == 2
     assert (lines.stat().st_size > state["history"]) == (where != "step")

@@ -15,6 +15,7 @@ import time
 import urllib.request
 from pathlib import Path
 
+from tools.make import call
 from tools.notebooks import ROOT, NotebookError, find_notebooks, slide_type, source_of
 
 COPY = ROOT / "build" / "lab"
@@ -133,7 +134,7 @@ def configure(folder: Path, *, present: bool = False) -> None:
     }
     for name, content in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(json.dumps(content, indent=1) + "\n")
+        (folder / name).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     ours = {"custom/custom.css": "live.css", "profile_default/startup/setup.py": "live_kernel.py"}
     for name, source in ours.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -296,7 +297,7 @@ def main(arguments: list[str]) -> int:
         print(KEYS_HELP, flush=True)
     start = command(copy, [argument for argument in arguments if argument.startswith("-")], COPY)
     if os.name == "nt":  # its exec quotes no argument, and gives the prompt back at once
-        return subprocess.call(start, env=environment(configuration))
+        return call(*start, **environment(configuration))
     os.execve(start[0], start, environment(configuration))
 
 

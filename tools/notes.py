@@ -64,7 +64,7 @@ def page(notebook: Path, out: Path = NOTES) -> Path:
 
     target = out / f"{notebook.stem}.html"
     out.mkdir(parents=True, exist_ok=True)
-    (out / "style.html").write_text(STYLE)
+    (out / "style.html").write_text(STYLE, encoding="utf-8")
     title = f"Notes of {notebook.stem}"
     options = [
         "--standalone",
