@@ -15,8 +15,12 @@ RUN := $(BIN)/python -m
 export TORCH TORCH_PINS
 
 .DEFAULT_GOAL := run
-.PHONY: run test lab notes grade release slides bench fmt check colab lock clean help
+.PHONY: run test lab notes grade release slides site bench fmt check colab lock clean help
 
+# Made anew where the folder was moved since: an environment knows its place.
+ifneq ($(shell cat .venv/.ok 2>/dev/null),$(CURDIR))
+.PHONY: .venv/.ok
+endif
 .venv/.ok: pyproject.toml requirements.lock
 	@[ -n "$(PY)" ] && $(PY) -c '$(PYTHON_OK)' || { echo "The course needs Python 3.11, 3.12 or 3.13, and found $$(python3 --version 2>&1). Install one, or name it: make PY=/path/to/python3.12"; exit 1; }
 	@$(PY) -m tools.make setup
@@ -58,6 +62,9 @@ release: .venv/.ok        ## OUT=folder: write the students' repository; SOLUTIO
 slides: .venv/.ok         ## draw the figures and compile every deck
 	@$(RUN) tools.slides
 
+site: .venv/.ok           ## write the course as a web site to build/site, offline
+	@$(RUN) tools.site
+
 bench: .venv/.ok          ## measure speed, as ratios
 	@$(BIN)/python tests/bench_train.py
 # begin instructors
@@ -77,4 +84,4 @@ clean:                    ## remove what the commands above made
 	@rm -rf .venv build
 
 help:
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## */\t/' | expand -t 10
+	@awk -F ':[^#]*## *' '/^[a-z]+:.*##/ { printf "%-10s%s\n", $$1, $$2 }' Makefile

@@ -755,7 +755,7 @@ def test_the_course_page_shows_what_aims_at_something_in_the_longest_profile(tmp
 
 
 def test_the_course_page_shows_results_on_one_screen():
-    assert len(results.highlights(ROOT / "results").splitlines()) <= 32
+    assert len(results.highlights(ROOT / "results").splitlines()) <= 24
 
 
 def test_broken_results_are_one_line(tmp_path):

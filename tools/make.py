@@ -1,4 +1,4 @@
-"""Set the course up, run it and test it, also where there is no make: `python -m tools.make run|test|lab`.
+"""Set the course up, run it, test it without make: `python -m tools.make run|test|lab|site`.
 
 It needs Python 3.11 to 3.13 and nothing else: whatever the command, the environment `.venv` is made first.
 The Makefile calls this file for `.venv`, `check` and `test`. What follows a command goes to its last step, so
@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-READY = VENV / ".ok"  # as old as the last set-up
+READY = VENV / ".ok"  # as old as the last set-up; holds the folder in which it was made
 SOURCES = [ROOT / "pyproject.toml", ROOT / "requirements.lock"]
 
 # Tests share the cores as processes, so each process, a kernel too, computes with one thread: two of two
@@ -46,6 +46,7 @@ COMMANDS = {
     "setup": [],
     "run": [("tools.run_notebooks", {})],
     "lab": [("tools.live", {})],
+    "site": [("tools.site", {})],
     "check": CHECK,
     "test": TEST,
 }
@@ -57,7 +58,16 @@ def main(arguments: list[str]) -> int:
         print(f"{__doc__}\nCommands: {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     command, *options = arguments
-    set_up()
+    try:
+        set_up()
+        return run(command, options)
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+def run(command: str, options: list[str]) -> int:
+    """Take the steps of a command; return the exit status of the one that failed, else 0."""
     if command == "test":
         shutil.rmtree(ROOT / COPIES, ignore_errors=True)
     steps = COMMANDS[command]
@@ -68,32 +78,56 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
+def is_set_up() -> bool:
+    """Tell whether the environment was made in this folder, and since its sources changed last."""
+    if not (READY.exists() and PYTHON.exists()):
+        return False
+    newest = max(path.stat().st_mtime for path in SOURCES)
+    return READY.stat().st_mtime >= newest and READY.read_text(encoding="utf-8") == str(ROOT)
+
+
 def set_up() -> None:
     """Make the environment, or renew it after its sources changed; end the program where that fails.
 
-    $TORCH=cpu asks for the small build of torch first; $TORCH_PINS names other versions than the Makefile.
+    $TORCH=cpu asks for the small build of torch first; $TORCH_PINS has other versions than the Makefile,
+    or anything that pip takes.
     """
-    if READY.exists() and READY.stat().st_mtime >= max(path.stat().st_mtime for path in SOURCES):
+    if is_set_up():
         return
     if not (3, 11) <= sys.version_info < (3, 14):
         found = sys.version.split()[0]
         sys.exit(f"The course needs Python 3.11, 3.12 or 3.13, and this is {found}: call it with one of them")
-    if not PYTHON.exists() and call(sys.executable, "-m", "venv", str(VENV)):
-        shutil.rmtree(VENV, ignore_errors=True)
-        advice = "on Debian and Ubuntu: apt install python3-venv"
-        sys.exit(f"{sys.executable} cannot make a virtual environment ({advice})")
+    # One that was stopped half-way has a Python and no pip: making it again mends it and keeps what is there.
+    whole = PYTHON.exists() and not call(str(PYTHON), "-m", "pip", "--version", quiet=True)
+    if not whole and call(sys.executable, "-m", "venv", str(VENV)):
+        failed(f"{sys.executable} could not make the environment {VENV}")
     if call(str(PYTHON), "-c", "import torch, torchvision", quiet=True):
-        print("installing torch", flush=True)
-        makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-        facts = dict(re.findall(r"^(TORCH_PINS|CPU_INDEX) +:= (.*)$", makefile, re.MULTILINE))
-        pins = os.environ.get("TORCH_PINS", facts["TORCH_PINS"]).split()
-        small = os.environ.get("TORCH") == "cpu"
-        if not small or install(*pins, "--index-url", facts["CPU_INDEX"], quiet=True):
-            install(*pins) and sys.exit("torch could not be installed: see above")
-    print("installing the course", flush=True)
-    if install("-r", "requirements.lock") or install("--no-deps", "-e", "."):
-        sys.exit("the course could not be installed: see above")
-    READY.touch()
+        install_torch()
+    print("installing the course's other packages: some minutes", flush=True)
+    # What the lock has brought builds the course's own package: a moved folder needs no network.
+    if install("-r", "requirements.lock") or install("--no-build-isolation", "--no-deps", "-e", "."):
+        failed("the course could not be installed")
+    READY.write_text(str(ROOT), encoding="utf-8")
+
+
+def install_torch() -> None:
+    """Install torch and torchvision; end the program where that fails."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    facts = dict(re.findall(r"^(TORCH_PINS|CPU_INDEX) +:= (.*)$", makefile, re.MULTILINE))
+    pins = os.environ.get("TORCH_PINS", facts["TORCH_PINS"]).split()
+    if os.environ.get("TORCH") == "cpu":
+        print("installing the small build of PyTorch: some minutes", flush=True)
+        if not install(*pins, "--index-url", facts["CPU_INDEX"], quiet=True):
+            return
+        print(f"{facts['CPU_INDEX']} does not have it for this machine, or cannot be reached", flush=True)
+    print("installing the usual build of PyTorch, on Linux 3 GB: some minutes", flush=True)
+    if install(*pins):
+        failed("PyTorch could not be installed")
+
+
+def failed(what: str) -> None:
+    """End the program where the set-up cannot go on."""
+    sys.exit(f"{what}: see above. Why, says: {Path(sys.executable).name} -m tools.doctor")
 
 
 def install(*what: str, quiet: bool = False) -> int:
@@ -104,15 +138,26 @@ def install(*what: str, quiet: bool = False) -> int:
 
 
 def call(*command: str, quiet: bool = False, **environment: str) -> int:
-    """Run a command in the top folder and return its exit status; what to do about Ctrl-C is left to it."""
+    """Run a command in the top folder and return its exit status.
+
+    What to do about Ctrl-C is left to the command: JupyterLab asks, pip ends.
+
+    Raises:
+        KeyboardInterrupt: the command ended by it.
+    """
     output = subprocess.DEVNULL if quiet else None
-    variables = {**os.environ, **environment}
+    variables = {**os.environ, "PYTHONUTF8": "1", **environment}  # on Windows it is not the default
     process = subprocess.Popen(command, cwd=ROOT, env=variables, stdout=output, stderr=output)
+    interrupted = False
     while True:
         try:
-            return process.wait()
+            status = process.wait()
+            break
         except KeyboardInterrupt:  # the terminal has sent it to the command as well
-            continue
+            interrupted = True
+    if interrupted and status:
+        raise KeyboardInterrupt
+    return status
 
 
 if __name__ == "__main__":

@@ -43,6 +43,7 @@ from tools.notebooks import (
 )
 
 TIMEOUT = {"quick": 600, "long": 6 * 3600, "full": 3600}  # seconds a notebook, several times the aim
+MORE_TIME = "; on a slow or busy machine: .venv/bin/python -m tools.run_notebooks NOTEBOOK --timeout 3600"
 INJECTED = "injected-parameters"  # the tag that papermill gives its cell
 SAMPLING = 0.2  # seconds between two looks at a kernel's memory
 
@@ -161,7 +162,9 @@ def _execute(
         with memory.of(client):
             client.execute(env=_inherited() | environment, cwd=str(job.folder.resolve()))
     except CellTimeoutError:
-        return _describe(notebook, current[-1], job, f"time-out, the notebook may take {job.timeout:g} s")
+        return _describe(
+            notebook, current[-1], job, f"time-out, the notebook may take {job.timeout:g} s{MORE_TIME}"
+        )
     except DeadKernelError:
         reason = "the kernel died (out of memory, or a crash in a library)"
         return _describe(notebook, current[-1], job, reason)
