@@ -375,12 +375,15 @@ def test_paper_is_white_and_has_every_line_of_code_in_full(visit):
 
 
 def test_a_page_is_light_and_has_its_icons(visit):
-    opened = visit("index.html")
+    known = visit("index.html")
+    opened = known.context.browser.new_page()  # which has no file of other pages yet
+    opened.goto(known.url, wait_until="load")
     sizes = opened.evaluate("performance.getEntriesByType('resource').map(file => file.decodedBodySize)")
     assert 300_000 < sum(sizes) < 1_500_000  # bytes, before they are packed
     icon = "getComputedStyle(document.querySelector('.fa-bars'), '::before')"
     assert "Font Awesome" in opened.evaluate(f"{icon}.fontFamily")
     assert opened.evaluate(f"document.fonts.check('900 16px ' + {icon}.fontFamily)")
+    opened.close()
 
 
 def test_every_homework_stands_on_one_lecture_s_page(built):
