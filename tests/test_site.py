@@ -63,7 +63,7 @@ class Page(HTMLParser):
             self.loads.append(given["href"])
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def built():
     """Build the site once, and give its pages by path."""
     subprocess.run([sys.executable, "-m", "tools.site"], cwd=ROOT, check=True)
@@ -180,7 +180,7 @@ def test_nothing_of_the_instructors_is_published(built):
 
 
 # ------------------------------------------------------------------------------------------- in a browser
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # a process has one browser at a time, and other modules need theirs
 def visit(built):
     """Return a function that opens a page with the network cut; it gives the page and what it asked for."""
     if reason := browser.missing():
