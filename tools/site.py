@@ -18,7 +18,7 @@ from urllib.parse import unquote
 
 from nbformat import NotebookNode
 
-from tools import course
+from tools import course, places
 from tools.editions import STUDENTS_NOTE, public_notebook, public_text
 from tools.notebooks import (
     ROOT,
@@ -99,7 +99,7 @@ def linked(text: str, path: str, pages: dict[str, str]) -> str:
         else:
             file = posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
         if file.endswith(".ipynb"):  # from the anchor that Jupyter makes of a heading to the page's own
-            anchor = re.sub(r"[^\w-]", "", unquote(anchor).lower())
+            anchor = places.slug(unquote(anchor))
         anchor = f"#{anchor}" if anchor else ""
         if file in pages:
             return f"[{found['text']}]({posixpath.relpath(pages[file], here)}{anchor})"
