@@ -33,6 +33,7 @@ from tools.sliders import FOLDER as FRAMES
 from tools.sliders import twin
 
 SOURCE, SITE = ROOT / "build" / "site-source", ROOT / "build" / "site"
+ON_GITHUB = "https://github.com/{owner}/{repository}/blob/{branch}/".format(**course.home())
 
 # Pages of the repository that the site has, and what they are called there.
 PAGES = {
@@ -88,12 +89,11 @@ def linked(text: str, path: str, pages: dict[str, str]) -> str:
         SiteError: a link points at a file that does not exist.
     """
     here = posixpath.dirname(pages[path])
-    own = "https://github.com/{owner}/{repository}/blob/{branch}/".format(**course.home())
 
     def link(found: re.Match) -> str:
         target, _, anchor = found["target"].partition("#")
-        if target.startswith(own):
-            file = target.removeprefix(own)
+        if target.startswith(ON_GITHUB):
+            file = target.removeprefix(ON_GITHUB)
         elif not target or ":" in target:
             return found[0]
         else:
@@ -107,7 +107,7 @@ def linked(text: str, path: str, pages: dict[str, str]) -> str:
             raise SiteError(f"{path} links to {target}, and there is no file {file}: mend the link")
         if file.endswith(".pdf"):
             return f'<a href="{posixpath.relpath(file, here)}{anchor}">{found["text"]}</a>'
-        return f"[{found['text']}]({own}{file}{anchor})"
+        return f"[{found['text']}]({ON_GITHUB}{file}{anchor})"
 
     parts = FENCE.split(text)
     return "".join(part if part.startswith("```") else LINK.sub(link, part) for part in parts)
